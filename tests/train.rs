@@ -174,7 +174,7 @@ fn calibrated_thresholds_hold_for_their_versions() {
     let (valid, text) = check("");
     assert!(valid, "{text}");
     let (valid, text) = check("settings = { \"threshold.harassment\" = 0.5 }\n");
-    assert!(!valid && text.contains("the setting `threshold.harassment` and `"), "{text}");
+    assert!(!valid && text.contains("the setting `threshold.harassment` is also in `"), "{text}");
     let (valid, text) = check("settings = { \"image.max_count\" = 3 }\n");
     assert!(!valid && text.contains("thresholds.toml` is stale: the set of other settings has"), "{text}");
     assert!(
@@ -185,4 +185,81 @@ fn calibrated_thresholds_hold_for_their_versions() {
     assert!(calibrate(&[]).status.success());
     let (valid, text) = check("settings = { \"image.max_count\" = 3 }\n");
     assert!(valid, "{text}");
+}
+
+#[test]
+fn language_budget_fits_the_cascade() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = repository().join("tests/data/language/qwen2-q6_k.gguf");
+    let component = format!(
+        "[models.text]\nsource = \"builtin:toxic-bilstm\"\n[models.tiny]\nsource = {model:?}\nthreads = 1\n\
+         packed_cache = false\n[components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
+         models = {{ text = \"text\", language = \"tiny\" }}\n"
+    );
+    let policy = |choices: &str, further: &str| {
+        let own = r#""policy.text" = "Be kind.", "policy.max_bytes" = 256"#;
+        format!("settings = {{ {own}, \"policy.choices\" = \"{choices}\"{further} }}\n")
+    };
+    let calibrate = |arguments: &[&str]| {
+        let all = ["calibrate", "--data", "labelled.jsonl", "--format", "json"];
+        run(folder.path(), &[&all[..], arguments].concat())
+    };
+    // Insults of which one in four is uncertain, and harmless texts of which the last four have
+    // unknown words.
+    let lines: Vec<_> = (0..40)
+        .map(|index| {
+            let text = match index % 8 {
+                0..=2 => "You are a complete idiot",
+                3 => "what a bunch of losers, honestly, these women",
+                _ => "The river is calm this morning",
+            };
+            let strange = if index >= 36 { " qzxv wrtpl bnmkq vvxz qqwr zzkj wqpx xxvk" } else { "" };
+            let labels = json!({ "harassment": index % 8 < 4 });
+            json!({ "text": format!("{text} {index}{strange}"), "labels": labels }).to_string()
+        })
+        .collect();
+    fs::write(folder.path().join("labelled.jsonl"), lines.join("\n")).unwrap();
+    // The answers of a random model are better than chance in one order of the choices.
+    let mut fitted = Vec::new();
+    for choices in ["x, y", "y, x"] {
+        configure(folder.path(), &format!("{component}{}", policy(choices, "")));
+        let output = calibrate(&["--language-budget", "0.5"]);
+        match output.status.success() {
+            true => fitted.push((choices, output)),
+            false => assert!(printed(&output).contains("no better than chance"), "{}", printed(&output)),
+        }
+    }
+    assert_eq!(fitted.len(), 1);
+    let (choices, output) = fitted.remove(0);
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", printed(&output)));
+    let cascade = &report["cascade"];
+    let number = |name: &str| cascade[name].as_f64().unwrap_or_else(|| panic!("{name}: {report}"));
+    assert!(number("triggered") > 0.0 && number("triggered") <= number("reached"), "{report}");
+    assert!(number("reached") <= 0.5 && number("high") >= number("low"), "{report}");
+    assert!(cascade["triggers"]["unknown-words"].as_u64().unwrap() >= 3, "{report}");
+    let ranking = &cascade["categories"]["harassment"];
+    assert_eq!((&ranking["examples"], &ranking["positive"]), (&json!(40), &json!(20)));
+    assert!(ranking["cascade"].as_f64() >= ranking["classifier"].as_f64(), "{report}");
+    assert!(ranking["language"].as_f64().unwrap() != ranking["classifier"].as_f64().unwrap(), "{report}");
+
+    let check = |further: &str| {
+        let settings = policy(choices, further);
+        configure(folder.path(), &format!("{component}thresholds = \"thresholds.toml\"\n{settings}"));
+        let output = run(folder.path(), &["check"]);
+        (output.status.success(), printed(&output))
+    };
+    let (valid, text) = check("");
+    assert!(valid, "{text}");
+    let (valid, text) = check(r#", "cascade.low" = 0.5"#);
+    assert!(!valid && text.contains("the setting `cascade.low` is also in `"), "{text}");
+    let (valid, text) = check(r#", "policy.question" = "Is it rude?""#);
+    assert!(!valid && text.contains("--data labelled.jsonl --language-budget 0.5 -o"), "{text}");
+
+    configure(folder.path(), &format!("{component}{}", policy(choices, "")));
+    let output = calibrate(&["--language-budget", "0.01"]);
+    let text = printed(&output);
+    assert!(!output.status.success() && text.contains("triggers alone send"), "{text}");
+    let text = printed(&calibrate(&["--max-fpr", "0.05"]));
+    assert!(text.contains("or the use of the language model with `--language-budget`"), "{text}");
 }

@@ -85,11 +85,16 @@ pub(crate) struct Calibrate {
     #[arg(long, value_name = "NAME", value_parser = category)]
     pub(crate) category: Option<String>,
     /// Maximum share of the negatives that are flagged; the lowest threshold is chosen
-    #[arg(long, value_name = "SHARE", value_parser = share, required_unless_present = "max_fnr", conflicts_with = "max_fnr")]
+    #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "max_fnr",
+        required_unless_present_any = ["max_fnr", "language_budget"])]
     pub(crate) max_fpr: Option<f64>,
     /// Maximum share of the positives that are not flagged; the highest threshold is chosen
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub(crate) max_fnr: Option<f64>,
+    /// Maximum share of the texts that reach the language model, triggers included: fits
+    /// `cascade.low`, `cascade.high`, `cascade.weight` and the calibration of its answers
+    #[arg(long, value_name = "SHARE", value_parser = budget, conflicts_with_all = ["max_fpr", "max_fnr"])]
+    pub(crate) language_budget: Option<f64>,
     /// Probability with which each threshold respects the maximum
     #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = 0.95)]
     pub(crate) confidence: f64,
@@ -102,13 +107,13 @@ pub(crate) struct Calibrate {
 }
 
 impl Calibrate {
-    /// The bound to respect.
-    pub(crate) fn bound(&self) -> Bound {
+    /// The bound to respect, if thresholds are chosen.
+    pub(crate) fn bound(&self) -> Option<Bound> {
         let (rate, max) = match (self.max_fpr, self.max_fnr) {
             (Some(max), _) => (Rate::FalsePositive, max),
-            (None, max) => (Rate::FalseNegative, max.unwrap_or_default()),
+            (None, max) => (Rate::FalseNegative, max?),
         };
-        Bound { rate, max, confidence: self.confidence }
+        Some(Bound { rate, max, confidence: self.confidence })
     }
 }
 
@@ -123,12 +128,23 @@ until the upper confidence bound (Clopper-Pearson) of the error rate exceeds the
 guarantee holds for each category although its threshold is chosen, if later texts are like those of
 the data. For a maximum of 0.01 with confidence 0.95 a category needs at least 299 negatives.
 
-Example:
-  infer calibrate --component moderate --data labelled.jsonl --max-fpr 0.01";
+With `--language-budget`, every text is judged by the classifiers and by the language model of the
+component, and the band and the weight are chosen with which the scores of both order the texts best
+(mean AUROC of the categories). Give examples in the proportions of the content to be judged, or the
+share differs.
+
+Examples:
+  infer calibrate --component moderate --data labelled.jsonl --max-fpr 0.01
+  infer calibrate --config examples/cascade.toml --data labelled.jsonl --language-budget 0.2";
 
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
     share.ok_or_else(|| format!("expected a number between 0 and 1, found `{text}`"))
+}
+
+fn budget(text: &str) -> Result<f64, String> {
+    let budget = text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    budget.ok_or_else(|| format!("expected a number above 0, at most 1, found `{text}`"))
 }
 
 /// Checks the name of a category.

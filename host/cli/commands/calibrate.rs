@@ -1,4 +1,7 @@
-//! `infer calibrate`: thresholds of a component whose error rate has a guaranteed bound.
+//! `infer calibrate`: thresholds of a component whose error rate has a guaranteed bound, and the
+//! use of its language model.
+
+mod language;
 
 use std::io::Write;
 
@@ -11,6 +14,7 @@ use infer_train::control::{Bound, Controlled, Failure, Rate};
 use infer_train::{Calibrated, Dataset, Outcome, Part, Sample};
 use serde::Serialize;
 
+use self::language::Use;
 use super::component;
 use super::training::{judge, progress, write};
 use crate::cli::{Calibrate, Format};
@@ -19,7 +23,10 @@ use crate::cli::{Calibrate, Format};
 #[derive(Serialize)]
 struct Report<'a> {
     component: &'a str,
-    bound: Bound,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound: Option<Bound>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cascade: Option<&'a Use>,
     thresholds: String,
     examples: usize,
     duplicates: usize,
@@ -28,7 +35,6 @@ struct Report<'a> {
 }
 
 pub(super) fn run(mut config: Config, arguments: &Calibrate, out: &mut impl Write) -> anyhow::Result<()> {
-    let bound = arguments.bound();
     let data = Dataset::read(&arguments.data, arguments.category.as_deref())?;
     let sample = Sample::new(&data)?;
     // The present thresholds may be stale, and do not affect the scores.
@@ -37,16 +43,7 @@ pub(super) fn run(mut config: Config, arguments: &Calibrate, out: &mut impl Writ
     let loaded = registry.component(arguments.component.as_deref(), World::Moderator)?;
     let name = loaded.component.name();
     let config = registry.config.components.get(name).context("a loaded component is configured")?;
-    ensure!(
-        !loaded.component.models().values().any(|model| model.language().is_some()),
-        "component `{name}` has a language model, whose weight in a score depends on the thresholds; calibrate a \
-         component without it"
-    );
-    let bar = progress(sample.examples.len(), "texts");
-    let judged = block_on(judge(loaded, &sample.examples, registry.config.server.deadline, &bar))?;
-    bar.finish_and_clear();
-    let scores = judged.complete()?;
-    let categories = sample.calibrate(&scores, &bound).with_context(|| format!("`{}`", data.name))?;
+    let has_language = loaded.component.models().values().any(|model| model.language().is_some());
 
     let hashes = loaded.component.models().iter();
     let versions = Versions {
@@ -55,8 +52,68 @@ pub(super) fn run(mut config: Config, arguments: &Calibrate, out: &mut impl Writ
         settings: settings_hash(&config.settings),
     };
     let used = Data { file: data.name.clone(), sha256: data.sha256.clone(), examples: sample.examples.len() };
-    let mut thresholds = Thresholds::new(versions, written(&bound), used);
-    for calibrated in &categories {
+    let mut thresholds = Thresholds::new(versions, used);
+    let (mut categories, mut cascade) = (Vec::new(), None);
+    if let Some(bound) = &arguments.bound() {
+        ensure!(
+            !has_language,
+            "component `{name}` has a language model, whose weight in a score depends on the thresholds; calibrate a \
+             component without it, or the use of the language model with `--language-budget`"
+        );
+        let bar = progress(sample.examples.len(), "texts");
+        let deadline = registry.config.server.deadline;
+        let judged = block_on(judge(loaded, &sample.examples, deadline, &[], &bar))?;
+        bar.finish_and_clear();
+        let scores: Vec<_> = judged.complete()?.into_iter().map(|judgement| judgement.scores).collect();
+        categories = sample.calibrate(&scores, bound).with_context(|| format!("`{}`", data.name))?;
+        thresholds.bound = Some(written(bound));
+        add(&mut thresholds, &categories);
+    }
+    if let Some(budget) = arguments.language_budget {
+        ensure!(has_language, "component `{name}` has no language model to spend `--language-budget` on");
+        let fitted = Use::fit(loaded, &config.settings, &sample, budget);
+        let fitted = fitted.with_context(|| format!("`{}`", data.name))?;
+        thresholds.cascade = Some(fitted.settings());
+        cascade = Some(fitted);
+    }
+    let path = arguments.output.display().to_string();
+    let is_written = !thresholds.thresholds.is_empty() || cascade.is_some();
+    if is_written {
+        write(&arguments.output, &thresholds.text()?)?;
+    }
+    match arguments.format {
+        Format::Json => {
+            let report = Report {
+                component: name,
+                bound: arguments.bound(),
+                cascade: cascade.as_ref(),
+                thresholds: path.clone(),
+                examples: sample.examples.len(),
+                duplicates: sample.duplicates,
+                trained: sample.trained,
+                categories,
+            };
+            serde_json::to_writer_pretty(&mut *out, &report)?;
+            writeln!(out)?;
+        }
+        Format::Table => {
+            print(&sample, &categories, out)?;
+            if let Some(cascade) = &cascade {
+                cascade.print(out)?;
+            }
+            if is_written {
+                writeln!(out, "\nwrote `{path}`\n\nnext, in infer.toml, with the path from there:")?;
+                writeln!(out, "  [components.{name}]\n  thresholds = \"{path}\"")?;
+            }
+        }
+    }
+    ensure!(is_written, "no category has a threshold that respects the bound, so `{path}` was not written");
+    Ok(())
+}
+
+/// Adds the thresholds of `categories`.
+fn add(thresholds: &mut Thresholds, categories: &[Calibrated]) {
+    for calibrated in categories {
         let category = &calibrated.category;
         if let Outcome::Guarantee(controlled) = calibrated.all.outcome {
             let Controlled { threshold, errors, of, upper } = controlled;
@@ -70,35 +127,6 @@ pub(super) fn run(mut config: Config, arguments: &Calibrate, out: &mut impl Writ
             }
         }
     }
-    let path = arguments.output.display().to_string();
-    let is_written = !thresholds.thresholds.is_empty();
-    if is_written {
-        write(&arguments.output, &thresholds.text()?)?;
-    }
-    match arguments.format {
-        Format::Json => {
-            let report = Report {
-                component: name,
-                bound,
-                thresholds: path.clone(),
-                examples: sample.examples.len(),
-                duplicates: sample.duplicates,
-                trained: sample.trained,
-                categories,
-            };
-            serde_json::to_writer_pretty(&mut *out, &report)?;
-            writeln!(out)?;
-        }
-        Format::Table => {
-            print(&sample, &categories, out)?;
-            if is_written {
-                writeln!(out, "\nwrote `{path}`\n\nnext, in infer.toml, with the path from there:")?;
-                writeln!(out, "  [components.{name}]\n  thresholds = \"{path}\"")?;
-            }
-        }
-    }
-    ensure!(is_written, "no category has a threshold that respects the bound, so `{path}` was not written");
-    Ok(())
 }
 
 fn written(bound: &Bound) -> Written {

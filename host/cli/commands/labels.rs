@@ -80,9 +80,9 @@ pub(super) fn label(
         data.examples.iter().filter(|example| !answers.contains_key(example.text.as_str())).collect();
     let reused = data.examples.len() - asked.len();
     let bar = progress(asked.len(), "texts by the language model");
-    let judged = block_on(judge(loaded, &asked, MAX_LABEL_TIME, &bar))?;
+    let judged = block_on(judge(loaded, &asked, MAX_LABEL_TIME, &[], &bar))?;
     bar.finish_and_clear();
-    for (example, scores) in asked.iter().zip(&judged.scores) {
+    for (example, scores) in asked.iter().zip(judged.scores()) {
         if let Some(scores) = scores {
             let score = scores.get(category).copied().with_context(|| {
                 format!("model `{model}` does not judge `{category}`; expected a language model, or a guard that does")

@@ -1,5 +1,6 @@
 //! Shared by `infer train` and `infer calibrate`: scores of texts by a moderator, progress, files.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,39 +10,60 @@ use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use infer_control::registry::LoadedComponent;
 use infer_models::disk;
-use infer_sandbox::types::Part;
+use infer_sandbox::types::{Part, Tier, Verdict};
 use infer_train::{Example, Scores};
 
 /// Texts that are judged at the same time.
 const CONCURRENCY: usize = 8;
 
-/// Scores of examples by category.
+/// Judgements of examples.
 pub(super) struct Judged {
-    /// The scores of each example in order; `None` if it was not judged.
-    pub(super) scores: Vec<Option<Scores>>,
+    /// The judgement of each example in order; `None` if it was not judged.
+    verdicts: Vec<Option<Judgement>>,
     /// The error that ended the work.
     error: Option<anyhow::Error>,
 }
 
 impl Judged {
-    /// The scores of all examples.
+    /// The scores of each example in order; `None` if it was not judged.
+    pub(super) fn scores(&self) -> impl Iterator<Item = Option<&Scores>> {
+        self.verdicts.iter().map(|judgement| judgement.as_ref().map(|judgement| &judgement.scores))
+    }
+
+    /// The judgements of all examples.
     ///
     /// # Errors
     ///
     /// The first error, if an example was not judged.
-    pub(super) fn complete(self) -> anyhow::Result<Vec<Scores>> {
+    pub(super) fn complete(self) -> anyhow::Result<Vec<Judgement>> {
         match self.error {
             Some(error) => Err(error),
-            None => Ok(self.scores.into_iter().flatten().collect()),
+            None => Ok(self.verdicts.into_iter().flatten().collect()),
         }
     }
 }
 
-/// Judges the text of each example. Each has `deadline`. No further text is judged after an error.
+/// Judgement of an example.
+#[derive(Clone, Default)]
+pub(super) struct Judgement {
+    /// Scores by category.
+    pub(super) scores: Scores,
+    /// Categories that a language model decided.
+    pub(super) of_language: BTreeSet<String>,
+    /// Events that the guest counted.
+    pub(super) events: BTreeSet<String>,
+}
+
+/// Settings of a request beside the component's.
+pub(super) type RequestSettings = &'static [(&'static str, &'static str)];
+
+/// Judges the text of each example with further `settings`. Each has `deadline`. No further text is
+/// judged after an error.
 pub(super) async fn judge(
     loaded: &Arc<LoadedComponent>,
     examples: &[&Example],
     deadline: Duration,
+    settings: RequestSettings,
     bar: &ProgressBar,
 ) -> Judged {
     let next = Arc::new(AtomicUsize::new(0));
@@ -55,8 +77,8 @@ pub(super) async fn judge(
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some((line, text)) = texts.get(index) else { return (done, None) };
-                    match one(&loaded, text, deadline).await {
-                        Ok(scores) => done.push((index, scores)),
+                    match one(&loaded, text, deadline, settings).await {
+                        Ok(judgement) => done.push((index, judgement)),
                         Err(error) => {
                             next.store(texts.len(), Ordering::Relaxed);
                             return (
@@ -70,26 +92,38 @@ pub(super) async fn judge(
             })
         })
         .collect();
-    let mut judged = Judged { scores: vec![None; examples.len()], error: None };
+    let mut judged = Judged { verdicts: vec![None; examples.len()], error: None };
     for worker in workers {
         match worker.await.context("a task ended") {
             Ok((done, error)) => {
                 judged.error = judged.error.or(error);
-                done.into_iter().for_each(|(index, scores)| judged.scores[index] = Some(scores));
+                done.into_iter().for_each(|(index, judgement)| judged.verdicts[index] = Some(judgement));
             }
             Err(error) => judged.error = Some(error),
         }
     }
-    if judged.error.is_none() && judged.scores.contains(&None) {
+    if judged.error.is_none() && judged.verdicts.iter().any(Option::is_none) {
         judged.error = Some(anyhow!("a text was not judged"));
     }
     judged
 }
 
-async fn one(loaded: &LoadedComponent, text: &str, deadline: Duration) -> anyhow::Result<Scores> {
+async fn one(
+    loaded: &LoadedComponent,
+    text: &str,
+    deadline: Duration,
+    settings: RequestSettings,
+) -> anyhow::Result<Judgement> {
     let request = infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + deadline);
+    let request = request.with_settings(settings);
     let judged = loaded.moderate(&request, &[Part::Text(text.to_owned())]).await;
-    Ok(judged.result?.scores.into_iter().map(|one| (one.category, f64::from(one.score))).collect())
+    let Verdict { scores, .. } = judged.result?;
+    let of_language = scores.iter().filter(|one| one.tier == Tier::Language);
+    Ok(Judgement {
+        of_language: of_language.map(|one| one.category.clone()).collect(),
+        scores: scores.into_iter().map(|one| (one.category, f64::from(one.score))).collect(),
+        events: judged.annotations.events,
+    })
 }
 
 /// A bar on standard error for `count` items.

@@ -16,7 +16,7 @@ use crate::limits::MAX_THRESHOLDS_BYTES;
 const VERSION: u32 = 1;
 
 /// Prefix of the settings that the thresholds become.
-pub const SETTING: &str = "threshold.";
+const SETTING: &str = "threshold.";
 
 const HEAD: &str = "# Written by `infer calibrate`. The key `thresholds` of the component names this file. It is valid for\n\
                     # these versions of the component, its settings and its models only.\n\n";
@@ -33,11 +33,13 @@ pub struct Thresholds {
     pub component: String,
     /// SHA-256 of the settings that scores depend on, by [`settings_hash`].
     pub settings: String,
-    /// The bound that holds.
-    pub bound: Bound,
+    /// The bound that holds for the thresholds, if there are any.
+    #[serde(default)]
+    pub bound: Option<Bound>,
     /// Hashes of the models by the guest's names.
     pub models: BTreeMap<String, String>,
     /// Minimum scores of flagged content by category.
+    #[serde(default)]
     pub thresholds: BTreeMap<String, f32>,
     /// The guarantee of each threshold.
     #[serde(default)]
@@ -45,8 +47,23 @@ pub struct Thresholds {
     /// Thresholds by language and category, which are reported and not applied.
     #[serde(default)]
     pub languages: BTreeMap<String, BTreeMap<String, f32>>,
+    /// The use of a language model, if it was fitted.
+    #[serde(default)]
+    pub cascade: Option<Cascade>,
     /// The data that they were fitted to.
     pub data: Data,
+}
+
+/// The use of a language model behind the classifiers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cascade {
+    /// Maximum share of the texts that reach the language model.
+    pub language_budget: f64,
+    /// Share of the data that reach it with these settings.
+    pub reached: f64,
+    /// The settings, by their names.
+    pub settings: BTreeMap<String, f32>,
 }
 
 /// The bound of an error rate.
@@ -97,20 +114,21 @@ pub struct Versions {
 }
 
 impl Thresholds {
-    /// Thresholds without any category.
+    /// A file without any threshold.
     #[must_use]
-    pub fn new(versions: Versions, bound: Bound, data: Data) -> Self {
+    pub fn new(versions: Versions, data: Data) -> Self {
         let Versions { component, models, settings } = versions;
         Thresholds {
             path: PathBuf::new(),
             version: VERSION,
             component,
             settings,
-            bound,
+            bound: None,
             models,
             thresholds: BTreeMap::new(),
             guarantees: BTreeMap::new(),
             languages: BTreeMap::new(),
+            cascade: None,
             data,
         }
     }
@@ -129,6 +147,10 @@ impl Thresholds {
         if let Some((category, value)) = values.iter().find(|(_, value)| !(0.0..=1.0).contains(*value)) {
             bail!("the threshold of `{category}` is {value}, expected 0 to 1");
         }
+        let mut fitted = thresholds.cascade.iter().flat_map(|cascade| &cascade.settings);
+        if let Some((key, value)) = fitted.find(|(key, value)| !is_fitted(key) || !value.is_finite()) {
+            bail!("`cascade.settings` has `{key}` = {value}, expected finite values of {FITTED}");
+        }
         Ok(Thresholds { path: path.to_owned(), ..thresholds })
     }
 
@@ -141,9 +163,13 @@ impl Thresholds {
         Ok(format!("{HEAD}{}", toml::to_string(self)?))
     }
 
-    /// The settings of the guest that apply the thresholds.
+    /// The settings of the guest that apply the thresholds and the use of the language model.
     pub fn as_settings(&self) -> impl Iterator<Item = (String, String)> {
-        self.thresholds.iter().map(|(category, value)| (format!("{SETTING}{category}"), value.to_string()))
+        let threshold =
+            |(category, value): (&String, &f32)| (format!("{SETTING}{category}"), value.to_string());
+        let of_cascade = self.cascade.iter().flat_map(|cascade| &cascade.settings);
+        let of_cascade = of_cascade.map(|(key, value)| (key.clone(), value.to_string()));
+        self.thresholds.iter().map(threshold).chain(of_cascade)
     }
 
     /// Checks that component `name` is the one that the thresholds were fitted to.
@@ -175,11 +201,17 @@ impl Thresholds {
         if differences.len() > 1 {
             let _ = write!(message, " (and {} more)", differences.len() - 1);
         }
-        let Bound { rate, max, confidence } = &self.bound;
+        let mut options = String::new();
+        if let Some(Bound { rate, max, confidence }) = &self.bound {
+            let _ = write!(options, " --{rate} {max} --confidence {confidence}");
+        }
+        if let Some(Cascade { language_budget, .. }) = &self.cascade {
+            let _ = write!(options, " --language-budget {language_budget}");
+        }
         let _ = write!(
             message,
-            "; run `infer calibrate --component {name} --data {} --{rate} {max} --confidence {confidence} -o {}` on data \
-             like these, or remove `thresholds`",
+            "; run `infer calibrate --component {name} --data {}{options} -o {}` on data like these, or remove \
+             `thresholds`",
             self.data.file,
             self.path.display()
         );
@@ -187,11 +219,25 @@ impl Thresholds {
     }
 }
 
-/// SHA-256 of the settings without thresholds, in 64 hexadecimal digits.
+/// Description of the keys that [`is_fitted`] accepts.
+const FITTED: &str = "`cascade.low`, `cascade.high`, `cascade.weight`, `policy.NAME.temperature` and \
+                      `policy.NAME.threshold`";
+
+/// True for a setting of the use of a language model that `infer calibrate` fits.
+#[must_use]
+pub fn is_fitted(key: &str) -> bool {
+    let of_policy =
+        |rest: &str| ["temperature", "threshold"].contains(&rest.rsplit('.').next().unwrap_or(rest));
+    ["cascade.low", "cascade.high", "cascade.weight"].contains(&key)
+        || key.strip_prefix("policy.").is_some_and(of_policy)
+}
+
+/// SHA-256 of the settings without those that are fitted, in 64 hexadecimal digits.
 #[must_use]
 pub fn settings_hash(settings: &BTreeMap<String, String>) -> String {
     let mut hash = Sha256::new();
-    for (key, value) in settings.iter().filter(|(key, _)| !key.starts_with(SETTING)) {
+    let is_own = |key: &str| !key.starts_with(SETTING) && !is_fitted(key);
+    for (key, value) in settings.iter().filter(|(key, _)| is_own(key)) {
         for part in [key, value] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
@@ -215,7 +261,8 @@ mod tests {
     fn thresholds() -> Thresholds {
         let bound = Bound { rate: "max-fpr".to_owned(), max: 0.01, confidence: 0.95 };
         let data = Data { file: "posts.jsonl".to_owned(), sha256: "d".to_owned(), examples: 400 };
-        let mut thresholds = Thresholds::new(versions(), bound, data);
+        let mut thresholds = Thresholds::new(versions(), data);
+        thresholds.bound = Some(bound);
         thresholds.thresholds.insert("hate/threatening".to_owned(), 0.625);
         let guarantee = Guarantee { errors: 0, of: 400, upper: 0.0075 };
         thresholds.guarantees.insert("hate/threatening".to_owned(), guarantee);
@@ -256,7 +303,7 @@ mod tests {
     fn other_versions_are_stale() {
         let thresholds = thresholds();
         thresholds.check("moderate", &versions()).unwrap();
-        let settings = settings_hash(&BTreeMap::from([("cascade.low".to_owned(), "0.1".to_owned())]));
+        let settings = settings_hash(&BTreeMap::from([("cascade.required".to_owned(), "true".to_owned())]));
         let models = BTreeMap::from([("text".to_owned(), "other".to_owned())]);
         for (found, words) in [
             (
@@ -274,7 +321,29 @@ mod tests {
                 "{error}"
             );
         }
-        let own = BTreeMap::from([("threshold.hate".to_owned(), "0.1".to_owned())]);
-        assert_eq!(settings_hash(&own), settings_hash(&BTreeMap::new()), "thresholds are not among them");
+        for key in ["threshold.hate", "cascade.low", "policy.threshold", "policy.hate.temperature"] {
+            let own = BTreeMap::from([(key.to_owned(), "0.1".to_owned())]);
+            assert_eq!(settings_hash(&own), settings_hash(&BTreeMap::new()), "{key} is fitted");
+        }
+    }
+
+    #[test]
+    fn use_of_a_language_model_becomes_settings() {
+        let settings =
+            BTreeMap::from([("cascade.low".to_owned(), 0.125), ("policy.hate.temperature".to_owned(), 2.5)]);
+        let cascade = Some(Cascade { language_budget: 0.2, reached: 0.19, settings });
+        let written = Thresholds { bound: None, cascade, thresholds: BTreeMap::new(), ..thresholds() };
+        let text = written.text().unwrap();
+        let found = read(&text).unwrap();
+        let settings: Vec<_> = found.as_settings().collect();
+        let expected = [("cascade.low", "0.125"), ("policy.hate.temperature", "2.5")];
+        assert_eq!(settings, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let other = Versions { component: "x".to_owned(), ..versions() };
+        let error = found.check("moderate", &other).unwrap_err().to_string();
+        assert!(error.contains("--data posts.jsonl --language-budget 0.2 -o"), "{error}");
+        for (from, to) in [("cascade.low", "cascade.required"), ("0.125", "inf")] {
+            let error = format!("{:#}", read(&text.replace(from, to)).unwrap_err());
+            assert!(error.contains("expected finite values of `cascade.low`"), "{error}");
+        }
     }
 }

@@ -11,6 +11,7 @@
 //! - `lines`: lines of a file; `dataset`: labelled texts from one
 //! - `selection`: those of a category; `folds`: their split for cross-validation
 //! - `control`: thresholds whose error rate has a guaranteed bound
+//! - `cascade`: the use of a language model behind a classifier
 //! - `thresholds`: such thresholds for each category and language of a dataset
 //! - `embed`: embeddings from an encoder
 //! - `trainer`: a head with everything that is reported about it; `head`: its file; `report`: the
@@ -18,6 +19,7 @@
 
 mod binomial;
 mod calibration;
+pub mod cascade;
 pub mod control;
 mod dataset;
 mod embed;

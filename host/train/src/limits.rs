@@ -49,3 +49,6 @@ pub(crate) const MAX_NEWTON_STEPS: usize = 100;
 
 /// Maximum number of terms of the continued fraction of a binomial tail. Bounds its time.
 pub(crate) const MAX_FRACTION_TERMS: usize = 10_000;
+
+/// Maximum number of lower ends of a cascade's band that are tried. Bounds the time of a fit.
+pub(crate) const MAX_BANDS: usize = 40;

@@ -1,9 +1,11 @@
 //! Checks the file of thresholds of a component.
 
+use std::collections::BTreeSet;
+
 use super::Checker;
 use crate::place::Place;
 use crate::table;
-use crate::thresholds::{SETTING, Thresholds};
+use crate::thresholds::Thresholds;
 
 impl<P: Fn(usize) -> Place> Checker<'_, P> {
     pub(super) fn thresholds(&mut self, subject: &str, component: &table::Component) -> Option<Thresholds> {
@@ -21,16 +23,14 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 return None;
             }
         };
-        for key in component.settings.iter().flatten().map(|(key, _)| key) {
-            let category = key.strip_prefix(SETTING).unwrap_or_default();
-            if thresholds.thresholds.contains_key(category) {
-                let message = format!(
-                    "{subject}: the setting `{key}` and `{}` both give the threshold of `{category}`; remove one of \
-                     the two",
-                    path.display()
-                );
-                self.mistake(entry.span().start, message);
-            }
+        let given: BTreeSet<_> = thresholds.as_settings().map(|(key, _)| key).collect();
+        for key in component.settings.iter().flatten().map(|(key, _)| key).filter(|key| given.contains(*key))
+        {
+            let message = format!(
+                "{subject}: the setting `{key}` is also in `{}`; remove one of the two",
+                path.display()
+            );
+            self.mistake(entry.span().start, message);
         }
         Some(thresholds)
     }
