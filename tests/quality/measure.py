@@ -83,10 +83,10 @@ class Server:
                 out.append(own)
         return out
 
-    def post(self, body: str) -> dict:
+    def post(self, body: str, path: str = "/moderate") -> dict:
         """Return the answer to a body; waits while the server is busy."""
         for _ in range(RETRIES):
-            self.connection.request("POST", "/moderate", body, {"Content-Type": "application/json"})
+            self.connection.request("POST", path, body, {"Content-Type": "application/json"})
             answer = self.connection.getresponse()
             content = answer.read()
             if answer.status == 200:
@@ -94,7 +94,7 @@ class Server:
             if answer.status != 429:
                 break
             time.sleep(0.1)
-        raise RuntimeError(f"POST /moderate: {answer.status} {content[:300]!r}")
+        raise RuntimeError(f"POST {path}: {answer.status} {content[:300]!r}")
 
     def stop(self) -> None:
         """End the server."""
