@@ -9,7 +9,7 @@ use crate::odds::{logit, probability};
 use crate::verdict::{Finding, Row};
 
 /// Default of `cascade.low`: below this multiple of its threshold a score is certainly harmless.
-const LOW: f32 = 0.02;
+const LOW: f32 = 0.4;
 
 /// Default of `cascade.high`: from this multiple of its threshold a score is certainly a violation.
 const HIGH: f32 = 1.25;

@@ -250,7 +250,7 @@ mod tests {
             (
                 "cascade.high",
                 "0.01",
-                "setting `cascade.high`: expected at least `cascade.low`, which is 0.02, found",
+                "setting `cascade.high`: expected at least `cascade.low`, which is 0.4, found",
             ),
             ("cascade.weight", "2", "setting `cascade.weight`: expected a number from 0 to 1, found `2`"),
             (

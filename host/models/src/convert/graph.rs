@@ -1,4 +1,5 @@
-//! Nodes and constants of an ONNX file, as in <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>.
+//! Nodes and constants of an ONNX file, as in
+//! <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>.
 
 use std::io::{self, Write};
 

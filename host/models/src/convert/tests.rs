@@ -201,7 +201,7 @@ fn other_architectures_are_rejected() {
             rejection(rename("pooler.dense.weight", "classifier.weight")),
             "`classifier.weight` is not part".into(),
         ),
-        // Without this tensor the encoder has one layer, and the others of the second are left over.
+        // Without this tensor the encoder has one layer, and the rest of the second is left over.
         (rejection(rename(UP, "pooler.up")), "with 1 layers".into()),
         (
             rejection(|header| header[NORM]["shape"] = json!([4, 4])),

