@@ -115,7 +115,8 @@ async fn one(
     settings: RequestSettings,
 ) -> anyhow::Result<Judgement> {
     let request = infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + deadline);
-    let request = request.with_settings(settings);
+    let owned = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
+    let request = request.with_settings(settings.iter().map(owned).collect());
     let judged = loaded.moderate(&request, &[Part::Text(text.to_owned())]).await;
     let Verdict { scores, .. } = judged.result?;
     let of_language = scores.iter().filter(|one| one.tier == Tier::Language);
