@@ -109,7 +109,7 @@ mod tests {
             (6, 6, Some("German"), true),
         ] {
             let foreign = foreign.map(str::to_owned);
-            let facts = TextFacts { tokens, known, is_truncated: false, foreign };
+            let facts = TextFacts { tokens, known, foreign, ..TextFacts::default() };
             assert_eq!(has_strange_words(text, &facts), expected, "{facts:?}");
         }
         let facts = TextFacts { tokens: 9, known: 9, ..TextFacts::default() };
@@ -122,7 +122,7 @@ mod tests {
     fn long_and_cut_texts_are_recognised() {
         let text = |text: &str| Text { part: 0, text: text.to_owned(), is_read: false };
         for (tokens, is_truncated, expected) in [(128, false, false), (129, false, true), (9, true, true)] {
-            let facts = TextFacts { tokens, known: tokens, is_truncated, foreign: None };
+            let facts = TextFacts { tokens, known: tokens, is_truncated, ..TextFacts::default() };
             let found = Reading::of(&[text("a b"), text("a b")], &[TextFacts::default(), facts]);
             assert_eq!(found.is_long, expected, "{tokens}");
         }
