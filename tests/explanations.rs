@@ -3,7 +3,13 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{BILSTM, Server, answer};
+use crate::harness::{BILSTM, Server, answer, load};
+
+/// The built-in configuration, in which requests wait for a busy machine.
+async fn patient() -> Server {
+    let config = infer_config::CONFIG.replace("[server]", "[server]\nqueue_ms = 60000\ndeadline_ms = 60000");
+    Server::start(load(&config).into()).await
+}
 
 /// Judges `input` with `infer`, and asks for spans.
 async fn spans(server: &Server, input: &Value, thresholds: &Value) -> (Value, Vec<Value>) {
@@ -29,7 +35,7 @@ fn without(text: &str, span: &Value) -> String {
 
 #[tokio::test]
 async fn insult_is_the_top_span() {
-    let server = Server::builtin().await;
+    let server = patient().await;
     for (text, insult) in [
         ("Thanks for the lovely article, you idiot, the garden looks nice.", "idiot"),
         ("Très bien 🌻🌻 the café is nice (moron)! See you in the garden.", "moron"),
@@ -55,7 +61,7 @@ async fn insult_is_the_top_span() {
 
 #[tokio::test]
 async fn spans_follow_parts_and_thresholds() {
-    let server = Server::builtin().await;
+    let server = patient().await;
     let parts = json!([{ "type": "text", "text": "The garden is full of flowers." },
         { "type": "text", "text": "🐷 You idiot!" }]);
     let (_, found) = spans(&server, &parts, &json!({})).await;
@@ -76,7 +82,7 @@ async fn spans_follow_parts_and_thresholds() {
 
 #[tokio::test]
 async fn requests_without_spans_have_none() {
-    let server = Server::builtin().await;
+    let server = patient().await;
     for explain in [json!(true), json!("rationale")] {
         let body = json!({ "input": "You idiot!", "infer": { "explain": explain } });
         let (_, body) = server.moderate(&body).await;
@@ -90,7 +96,7 @@ async fn requests_without_spans_have_none() {
 
 #[tokio::test]
 async fn long_texts_are_explained_within_bounds() {
-    let server = Server::builtin().await;
+    let server = patient().await;
     let filler = "the weather is lovely and the garden is full of flowers today ".repeat(40);
     let text = format!("{filler}you idiot {filler}");
     // A window of harmless words around the insult lowers its score.

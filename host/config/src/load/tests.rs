@@ -18,7 +18,7 @@ fn mistakes(text: &str) -> String {
 #[test]
 fn built_in_configuration_has_no_mistakes() {
     let config = Config::parse(CONFIG, &Origin::Builtin).unwrap();
-    assert_eq!(config.models.len(), 5);
+    assert_eq!(config.models.len(), 4);
     let routes: Vec<_> =
         config.components.values().filter_map(|component| component.route.as_deref()).collect();
     assert_eq!(routes, ["/classify", "/moderate"]);
