@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "weights/convert/moderation_encoder"))
-from metrics import auroc, fit_platt
+from metrics import auroc, fit_platt, log_odds
 
 BUDGETS = [0.05, 0.1, 0.2, 0.5, 1.0]
 WEIGHTS = [0.25, 0.5]
@@ -31,12 +31,6 @@ SETS = {
     "hatemoji": ("hate", "encoder", "hate", 0.65),
     "stormfront": ("hate", "encoder", "hate", 0.65),
 }
-
-
-def log_odds(probability: np.ndarray) -> np.ndarray:
-    """Return the log-odds of probabilities, limited as the guest limits them."""
-    p = np.clip(probability, 1e-6, 1 - 1e-6)
-    return np.log(p / (1 - p))
 
 
 def interval(values: list[float]) -> list[float]:

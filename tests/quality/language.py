@@ -15,15 +15,14 @@ without the text; `row` counts the rows of the set and split that data.py keeps.
 the output are not asked again, so an interrupted run goes on. `combination.py` reads the output.
 """
 
-import argparse
 import json
-import math
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from measure import ROOT, Server, data
+from measure import Server, data, parser
+from metrics import log_odds
 
 AT_ONCE = 8
 DEADLINE_MS = 600_000
@@ -69,23 +68,12 @@ def scores(server: Server, component: str, texts: list[str]) -> list[dict[str, f
     return [{k: v for k, v in one.items() if v or k not in gaps} for one in found]
 
 
-def log_odds(probability: float) -> float:
-    """Return the log-odds of a probability, limited as the guest limits them."""
-    p = min(max(probability, 1e-6), 1 - 1e-6)
-    return round(math.log(p / (1 - p)), 4)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--infer", type=Path, default=ROOT / "target" / "release" / "infer")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--language-model", default="qwen2.5-1.5b")
-    parser.add_argument("--policy", action="append", required=True, help="NAME=FILE")
-    parser.add_argument("--sample", action="append", required=True, help="SET:SPLIT:ROWS:POLICY")
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--language-model", default="qwen2.5-1.5b")
+    options.add_argument("--policy", action="append", required=True, help="NAME=FILE")
+    options.add_argument("--sample", action="append", required=True, help="SET:SPLIT:ROWS:POLICY")
+    arguments = options.parse_args()
     policies = {name: Path(file) for name, file in (own.split("=", 1) for own in arguments.policy)}
     rows, _ = data.without_twins(data.read(arguments.data, raw=True))
     done = set()
@@ -119,7 +107,7 @@ def main() -> None:
                                 "split": split,
                                 "row": number,
                                 "labels": row.labels,
-                                "language": log_odds(language[i][category.split(",")[0]]),
+                                "language": round(float(log_odds(language[i][category.split(",")[0]])), 4),
                                 "classifiers": {name: found[i] for name, found in others.items()},
                             }
                             file.write(json.dumps(record) + "\n")

@@ -119,16 +119,22 @@ def flagged(scores: list[dict[str, tuple[float, bool]]], category: str | None = 
     return round(float(np.mean(hits)), 4)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with the options of all scripts that start a server."""
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--infer", type=Path, default=ROOT / "target" / "release" / "infer")
-    parser.add_argument("--config", type=Path, help="infer.toml (default: the built-in configuration)")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--rows", type=int, help="at most this many rows of a set, drawn with a fixed seed")
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
+    options.add_argument("--infer", type=Path, default=ROOT / "target" / "release" / "infer")
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--out", type=Path, required=True)
+    return options
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--config", type=Path, help="infer.toml (default: the built-in configuration)")
+    options.add_argument("--rows", type=int, help="at most this many rows of a set, drawn with a fixed seed")
+    arguments = options.parse_args()
     rows, _ = data.without_twins(data.read(arguments.data, raw=True))
     server = Server(arguments.infer, arguments.config)
     try:

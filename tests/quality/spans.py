@@ -11,13 +11,12 @@ of the text's characters. Prints no texts. DATA_DIR is the folder that
 weights/convert/moderation_encoder/README.md describes. Needs numpy.
 """
 
-import argparse
 import json
 import random
 from pathlib import Path
 
 import numpy as np
-from measure import ROOT, Server, data
+from measure import Server, data, parser
 
 # Sets, and the label of their rows.
 SETS = {"davidson": "offensive", "hatemoji": "hate", "edos": "sexist", "slabs": "injection"}
@@ -87,15 +86,10 @@ def measured(server: Server, texts: list[str], thresholds: dict[str, float], cou
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--infer", type=Path, default=ROOT / "target" / "release" / "infer")
-    parser.add_argument("--config", type=Path, help="infer.toml (default: the built-in configuration)")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--texts", type=int, default=100, help="flagged texts of each set")
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--config", type=Path, help="infer.toml (default: the built-in configuration)")
+    options.add_argument("--texts", type=int, default=100, help="flagged texts of each set")
+    arguments = options.parse_args()
     rows = data.read(arguments.data, raw=True)
     server = Server(arguments.infer, arguments.config)
     record = {}

@@ -124,19 +124,9 @@ fn ratio(row: &Row<'_>) -> Option<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reading::Reading;
 
     fn row(threshold: f32, text: Finding) -> Row<'static> {
-        Row {
-            name: "harassment",
-            threshold: Some(threshold),
-            text,
-            text_gaps: Vec::new(),
-            others: Vec::new(),
-            reading: Reading::default(),
-            image: Finding::Absent,
-            image_gaps: Vec::new(),
-        }
+        Row::of_texts("harassment", threshold, text)
     }
 
     fn scored(score: f32) -> Finding {

@@ -99,8 +99,8 @@ impl<'j> Judged<'j> {
         asked.and_then(|threshold| threshold.parse().ok()).or(own)
     }
 
-    /// The texts and categories to explain: those that are flagged, or if there is none, and
-    /// `is_flagged` is false, the one nearest to its threshold.
+    /// The texts and categories to explain: the flagged ones. If none is flagged, here or by a
+    /// language model (`is_flagged`), the one nearest to its threshold.
     fn targets(&self, is_flagged: bool) -> Vec<Target<'j>> {
         let mut targets = Vec::new();
         for (assignment, row) in self.assignments.iter().zip(self.rows) {

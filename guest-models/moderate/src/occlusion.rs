@@ -293,7 +293,7 @@ mod tests {
         room: usize,
         /// Number of variants of each call.
         calls: Vec<usize>,
-        /// Windows of so many words each have a score, and the highest counts.
+        /// Words of a window. Each window has a score, and the highest counts.
         window: usize,
     }
 

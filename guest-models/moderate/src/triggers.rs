@@ -144,16 +144,7 @@ mod tests {
     use crate::verdict::Finding;
 
     fn row(name: &'static str, score: f32) -> Row<'static> {
-        Row {
-            name,
-            threshold: Some(0.5),
-            text: Finding::Score(score, Tier::Classifier),
-            text_gaps: Vec::new(),
-            others: Vec::new(),
-            reading: Reading::default(),
-            image: Finding::Absent,
-            image_gaps: Vec::new(),
-        }
+        Row::of_texts(name, 0.5, Finding::Score(score, Tier::Classifier))
     }
 
     fn names(row: &Row<'_>, rows: &[Row<'_>], texts: &[&str]) -> Vec<&'static str> {

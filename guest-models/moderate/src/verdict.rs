@@ -61,6 +61,23 @@ pub(crate) struct Row<'n> {
     pub(crate) image_gaps: Vec<String>,
 }
 
+#[cfg(test)]
+impl<'n> Row<'n> {
+    /// A category with the finding on the texts alone.
+    pub(crate) fn of_texts(name: &'n str, threshold: f32, text: Finding) -> Self {
+        Row {
+            name,
+            threshold: Some(threshold),
+            text,
+            text_gaps: Vec::new(),
+            others: Vec::new(),
+            reading: Reading::default(),
+            image: Finding::Absent,
+            image_gaps: Vec::new(),
+        }
+    }
+}
+
 /// Reason of a gap for a text that a classifier cannot read.
 const BLIND: &str = "the text model knows no word of it";
 

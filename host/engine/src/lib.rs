@@ -66,7 +66,7 @@ pub use model::{
     Capacity, Comparison, Context, Example, GgufSummary, LoadError, Model, ModelOptions, Reply, RunError,
     SelfTestError, Shadow, Stats, Weights,
 };
-pub use onnx::{OnnxPort, OnnxSummary, Precision};
+pub use onnx::{OnnxPort, OnnxSummary, Precision, protobuf};
 pub use runtime::{Onnxruntime, Runtime, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};
 pub use weights::{CardError, WeightCache};

@@ -5,7 +5,7 @@ mod external;
 mod job;
 mod model;
 mod pace;
-mod protobuf;
+pub mod protobuf;
 mod queue;
 mod signature;
 mod summary;

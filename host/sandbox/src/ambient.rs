@@ -51,33 +51,30 @@ impl notes::Host for State {
 
 impl spans::Host for State {
     fn report(&mut self, spans: Vec<Span>) -> wasmtime::Result<()> {
-        let room = MAX_SPANS - self.annotations.spans.len();
         let cut = |span: Span| Span {
             label: excerpt(&span.label, MAX_SPAN_LABEL_BYTES).into_owned(),
             score: probability(span.score),
             ..span
         };
-        self.annotations.spans.extend(spans.into_iter().take(room).map(cut));
+        keep(&mut self.annotations.spans, MAX_SPANS, spans.into_iter().map(cut));
         Ok(())
     }
 }
 
 impl regions::Host for State {
     fn report(&mut self, regions: Vec<Region>) -> wasmtime::Result<()> {
-        let room = MAX_REGIONS - self.annotations.regions.len();
         let cut = |region: Region| Region {
             text: excerpt(&region.text, MAX_REGION_TEXT_BYTES).into_owned(),
             score: probability(region.score),
             ..region
         };
-        self.annotations.regions.extend(regions.into_iter().take(room).map(cut));
+        keep(&mut self.annotations.regions, MAX_REGIONS, regions.into_iter().map(cut));
         Ok(())
     }
 }
 
 impl explanations::Host for State {
     fn report_contributions(&mut self, contributions: Vec<Contribution>) -> wasmtime::Result<()> {
-        let room = MAX_CONTRIBUTIONS - self.annotations.contributions.len();
         let cut = |contribution: Contribution| Contribution {
             category: excerpt(&contribution.category, MAX_CATEGORY_BYTES).into_owned(),
             text: excerpt(&contribution.text, MAX_CONTRIBUTION_TEXT_BYTES).into_owned(),
@@ -85,18 +82,17 @@ impl explanations::Host for State {
             log_odds: if contribution.log_odds.is_finite() { contribution.log_odds } else { 0.0 },
             ..contribution
         };
-        self.annotations.contributions.extend(contributions.into_iter().take(room).map(cut));
+        keep(&mut self.annotations.contributions, MAX_CONTRIBUTIONS, contributions.into_iter().map(cut));
         Ok(())
     }
 
     fn report_sentences(&mut self, sentences: Vec<Sentence>) -> wasmtime::Result<()> {
-        let room = MAX_SENTENCES - self.annotations.sentences.len();
         let cut = |sentence: Sentence| Sentence {
             category: excerpt(&sentence.category, MAX_CATEGORY_BYTES).into_owned(),
             score: probability(sentence.score),
             ..sentence
         };
-        self.annotations.sentences.extend(sentences.into_iter().take(room).map(cut));
+        keep(&mut self.annotations.sentences, MAX_SENTENCES, sentences.into_iter().map(cut));
         Ok(())
     }
 }
@@ -115,6 +111,11 @@ impl events::Host for State {
 fn is_event(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_:/".contains(&byte);
     (1..=MAX_EVENT_BYTES).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
+/// Adds `new` to `kept`, which has room for `max`; further ones are dropped.
+fn keep<T>(kept: &mut Vec<T>, max: usize, new: impl Iterator<Item = T>) {
+    kept.extend(new.take(max - kept.len()));
 }
 
 /// The guest's number as a probability, which JSON can represent.

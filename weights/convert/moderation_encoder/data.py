@@ -154,6 +154,16 @@ def variants(row: Row, number: int) -> list[str]:
     return [row.text, noisy(row.text, rng), first, second]
 
 
+def measurements(rows: list[Row]) -> dict[str, tuple[str, np.ndarray, np.ndarray]]:
+    """Return head, places among `rows`, and labels of each measurement that has rows."""
+    out = {}
+    for name, (sources, head, label) in VALIDATION.items():
+        places = np.array([i for i, r in enumerate(rows) if r.source in sources], np.int64)
+        if len(places):
+            out[name] = (head, places, np.array([rows[i].labels[label] for i in places]))
+    return out
+
+
 @dataclass(frozen=True)
 class Mix:
     """The weight of each set for each head; 0 masks the head."""

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 import data
 import heads
-from data import TAUGHT, VALIDATION
+from data import TAUGHT
 from metrics import auroc, calibration_error, fit_platt, interval, perfect_error, sigmoid
 from text import noisy
 
@@ -153,11 +153,7 @@ def main() -> None:
     head = heads.read(file)
     rows, _ = data.without_twins(data.read(arguments.data))
     rows = [r for r in rows if r.split == arguments.split]
-    sets = {}
-    for name, (sources, label_of_head, label) in VALIDATION.items():
-        where = np.array([i for i, r in enumerate(rows) if r.source in sources], np.int64)
-        if len(where):
-            sets[name] = (label_of_head, where, np.array([rows[i].labels[label] for i in where]))
+    sets = data.measurements(rows)
     runner = Runner(arguments.folder / arguments.model, arguments.folder / "tokenizer.json")
     texts = [r.text for r in rows]
     if arguments.noisy:

@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 
 import data
 import heads
-from data import HEADS, VALIDATION, Mix, Row, targets
+from data import HEADS, Mix, Row, targets
 from evaluate import CALIBRATION, Runner, found_at
 from metrics import auroc, calibration_error, fit_platt, interval, sigmoid
 
@@ -98,16 +98,6 @@ def embedded(
     found = runner.embeddings([rows[i].text for i in chosen], 1)
     np.savez(place, index=np.array(chosen), e=found)
     return found
-
-
-def sets(rows: list[Row]) -> dict[str, tuple[str, np.ndarray, np.ndarray]]:
-    """Return the head, the places and the labels of each measurement."""
-    out = {}
-    for name, (sources, head, label) in VALIDATION.items():
-        places = np.array([i for i, r in enumerate(rows) if r.source in sources], np.int64)
-        if len(places):
-            out[name] = (head, places, np.array([rows[i].labels[label] for i in places]))
-    return out
 
 
 def fit(x: np.ndarray, y: np.ndarray, w: np.ndarray, strength: float):
@@ -197,7 +187,7 @@ def main() -> None:
 
     if arguments.test:
         part, x = load("test", test(rows))
-        found = {"figures": figures(sets(part), heads.read(file), x)}
+        found = {"figures": figures(data.measurements(part), heads.read(file), x)}
         found["forty_words_ms"] = Runner(model, folder / "tokenizer.json").milliseconds()
         (folder / "test.json").write_text(json.dumps(found, indent=1) + "\n")
         print(json.dumps(found["forty_words_ms"]))
@@ -207,14 +197,14 @@ def main() -> None:
         _, after = load("int8", compared(rows))
         head = heads.read(file)
         print("cosine", (before * after).sum(1).mean(), (before * after).sum(1).min())
-        for name, (label, places, y) in sets(part).items():
+        for name, (label, places, y) in data.measurements(part).items():
             column = head.labels.index(label)
             z = [auroc(y, head.logits(x)[places, column]) for x in (before, after)]
             print(f"{name}: f32 {z[0]:.4f}, int8 {z[1]:.4f}, difference {z[1] - z[0]:+.4f}")
         return
     part, x = load("train", sample(rows))
     dev, y = load("dev", validation(rows))
-    measured = sets(dev)
+    measured = data.measurements(dev)
     weights, biases, settings = choose(part, x, y, measured)
     encoder = hashlib.sha256(model.read_bytes()).hexdigest()
     head = heads.Heads(encoder, HEADS, weights, biases)

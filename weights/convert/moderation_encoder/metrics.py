@@ -30,6 +30,12 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(z / 2))
 
 
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Return the log-odds of probabilities, limited as the guest limits them."""
+    p = np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.log(p / (1 - p))
+
+
 def fit_platt(
     labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[float, float]:

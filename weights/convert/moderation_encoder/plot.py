@@ -14,7 +14,6 @@ import numpy as np
 
 import data
 import heads
-from data import VALIDATION
 from evaluate import CALIBRATION
 from metrics import sigmoid
 
@@ -69,12 +68,10 @@ def main() -> None:
     rows, _ = data.without_twins(data.read(arguments.data))
     rows = [r for r in rows if r.split == arguments.split]
     logits = np.load(arguments.logits).astype(np.float64)
-    panels, across = [], 3
+    measured, panels, across = data.measurements(rows), [], 3
     names = [name for sets in CALIBRATION.values() for name in sets]
     for number, name in enumerate(names):
-        sources, label, truth = VALIDATION[name]
-        where = [i for i, r in enumerate(rows) if r.source in sources]
-        y = np.array([rows[i].labels[truth] for i in where])
+        label, where, y = measured[name]
         p = sigmoid(head.calibrated(label, logits[where, head.labels.index(label)]))
         left = MARGIN + (number % across) * (SIZE + MARGIN + 16)
         top = 40 + (number // across) * (SIZE + 60)

@@ -200,8 +200,7 @@ def recover(
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         if step % 200 == 0:
-            distance = f"loss {loss.item():.4f}"
-            print(f"{config.name}: recovery {step} of {len(plan)}, {distance}", flush=True)
+            print(f"{config.name}: recovery {step} of {len(plan)}, loss {loss.item():.4f}", flush=True)
 
 
 def by_line(source: np.ndarray, names: list[str]) -> torch.Tensor:

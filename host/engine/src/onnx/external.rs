@@ -152,7 +152,7 @@ impl<'b> Inliner<'b> {
             seen |= bit;
             if let Some(changed) = self.message(child, content, depth + 1)? {
                 rope.push(&bytes[copied..range.start]);
-                rope.push(head(number, changed.length));
+                rope.push(head(number, changed.length as u64));
                 rope.length = rope.length.saturating_add(changed.length);
                 rope.pieces.extend(changed.pieces);
                 copied = range.end;
@@ -179,7 +179,7 @@ impl<'b> Inliner<'b> {
                 rope.push(&bytes[range]);
             }
         }
-        rope.push(head(RAW_DATA, data.len()));
+        rope.push(head(RAW_DATA, data.len() as u64));
         rope.push(data);
         Ok(Some(rope))
     }

@@ -117,14 +117,16 @@ pub(super) fn packed(mut bytes: &[u8]) -> impl Iterator<Item = Result<u64, &'sta
 }
 
 /// Encodes the tag and length of field `number` with `length` bytes of content.
-pub(super) fn head(number: u32, length: usize) -> Vec<u8> {
+#[must_use]
+pub fn head(number: u32, length: u64) -> Vec<u8> {
     let mut head = Vec::with_capacity(15);
     put(&mut head, u64::from((number << 3) | 2));
-    put(&mut head, length as u64);
+    put(&mut head, length);
     head
 }
 
-fn put(bytes: &mut Vec<u8>, mut number: u64) {
+/// Appends `number` as a varint.
+pub fn put(bytes: &mut Vec<u8>, mut number: u64) {
     while number > 0x7f {
         bytes.push(number as u8 | 0x80);
         number >>= 7;

@@ -4,8 +4,9 @@
 use std::io::{self, Write};
 
 use anyhow::bail;
+use infer_engine::protobuf::head;
 
-use super::message::{Message, head};
+use super::message::Message;
 use crate::limits::MAX_EXPORT_BYTES;
 
 /// Version of the operators.

@@ -1,5 +1,7 @@
 //! Writer of the Protocol Buffers wire format, for the fields that an ONNX file needs.
 
+use infer_engine::protobuf::{head, put};
+
 /// The bytes of a message.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Message(Vec<u8>);
@@ -40,22 +42,6 @@ impl AsRef<[u8]> for Message {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
-}
-
-/// Tag and length of a field with `length` bytes of content.
-pub(super) fn head(field: u32, length: u64) -> Vec<u8> {
-    let mut head = Vec::with_capacity(15);
-    put(&mut head, u64::from(field << 3 | 2));
-    put(&mut head, length);
-    head
-}
-
-fn put(bytes: &mut Vec<u8>, mut value: u64) {
-    while value > 0x7f {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ fn nested_type(field: u32, element: u32) -> Vec<u8> {
     let mut length = 0;
     for _ in 0..20_000 {
         for number in [element, field] {
-            let head = head(number, length);
+            let head = head(number, length as u64);
             length += head.len();
             pieces.push(head);
         }
