@@ -167,6 +167,7 @@ impl Decoder {
         let rows: usize = runs.iter().map(Run::rows).sum();
         let columns = config.attention.qkv_columns();
         let width = config.attention.out_columns();
+        let last = layers.len() - 1;
         let positions = runs.iter().map(|run| run.sequence.len()).max().unwrap_or(0);
         ropes.iter_mut().for_each(|rope| rope.prepare(positions));
         let Buffers { stream, qkv, activations, scratch, .. } = buffers;
@@ -186,31 +187,33 @@ impl Decoder {
             let (shape, rope) = (config.attention_of(index), &ropes[config.reach[index].rope]);
             let norms = layer.head_norms(config.epsilon);
             rope_and_store(pool, &shape, rope, norms, qkv, &mut destinations);
-            attend(pool, &shape, index, runs, qkv, activations.room(rows, width));
+            // Nothing reads the last layer's results of other rows than those that are kept.
+            let rows = if index < last {
+                rows
+            } else {
+                compact(runs, hidden, stream);
+                compact(runs, columns, qkv)
+            };
+            if rows == 0 {
+                break;
+            }
+            let stream = &mut stream[..rows * hidden];
+            let computed = |run: &Run<'_>| if index < last { run.rows() } else { run.logit_rows };
+            attend(pool, &shape, index, runs, computed, qkv, activations.room(rows, width));
             layer.attention_output.add(pool, activations, stream, &mut scratch.branch);
             activations.set_rms_norm(pool, stream, &layer.feed_forward_norm, config.epsilon, rows);
             layer.feed_forward.add(pool, config.family.activation, activations, stream, scratch);
         }
-        self.keep(runs);
+        self.keep(runs.iter().map(|run| run.logit_rows).sum());
     }
 
-    fn keep(&mut self, runs: &[Run<'_>]) {
+    /// Norms the hidden states of `rows` rows, which are the first of the stream.
+    fn keep(&mut self, rows: usize) {
         let hidden = self.config.hidden;
         let Buffers { stream, hidden: states, .. } = &mut self.buffers;
-        states.clear();
-        let mut row = 0;
-        for run in runs {
-            row += run.rows();
-            for index in row - run.logit_rows..row {
-                let from = states.len();
-                states.resize(from + hidden, 0.0);
-                rms_norm(
-                    &stream[index * hidden..][..hidden],
-                    &self.norm,
-                    self.config.epsilon,
-                    &mut states[from..],
-                );
-            }
+        states.resize(rows * hidden, 0.0);
+        for (row, state) in stream.chunks_exact(hidden).zip(states.chunks_exact_mut(hidden)) {
+            rms_norm(row, &self.norm, self.config.epsilon, state);
         }
     }
 
@@ -235,16 +238,37 @@ impl Run<'_> {
     }
 }
 
-fn attend(pool: &Pool, shape: &AttentionShape, layer: usize, runs: &[Run<'_>], qkv: &[f32], out: &mut [f32]) {
+/// Moves the rows of each run whose hidden states are kept to the front. Returns their number.
+fn compact(runs: &[Run<'_>], columns: usize, values: &mut [f32]) -> usize {
+    let (mut end, mut kept) = (0, 0);
+    for run in runs {
+        end += run.rows();
+        values.copy_within((end - run.logit_rows) * columns..end * columns, kept * columns);
+        kept += run.logit_rows;
+    }
+    kept
+}
+
+/// Attention of the last `computed` rows of each run, which follow each other in `qkv` and in
+/// `out`.
+fn attend(
+    pool: &Pool,
+    shape: &AttentionShape,
+    layer: usize,
+    runs: &[Run<'_>],
+    computed: impl Fn(&Run<'_>) -> usize,
+    qkv: &[f32],
+    out: &mut [f32],
+) {
     let spans: Vec<Vec<Span<'_>>> = runs.iter().map(|run| run.sequence.spans(layer).collect()).collect();
     let mut row = 0;
     let chunks: Vec<Chunk<'_>> = runs
         .iter()
         .zip(&spans)
         .map(|(run, spans)| {
-            let rows = row..row + run.rows();
+            let rows = row..row + computed(run);
             row = rows.end;
-            Chunk { rows, position: run.start, spans }
+            Chunk { position: run.sequence.len() - rows.len(), rows, spans }
         })
         .collect();
     attention(pool, shape, qkv, &chunks, out);
