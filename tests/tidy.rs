@@ -16,7 +16,7 @@ const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Files with texts for models, which are data and not messages.
 const TEXTS: [&str; 3] =
-    ["benches/language.rs", "guest-models/moderate/src/examples.rs", "host/bench/src/work.rs"];
+    ["benches/language.rs", "guest-models/moderate/src/builtin.rs", "host/bench/src/work.rs"];
 
 /// Folders of inputs and weights, whose files are data even where they have comments.
 const DATA: [&str; 2] = ["fuzz/seeds/", "weights/"];

@@ -2,14 +2,11 @@
 
     python tests/quality/combination.py scores.jsonl --out combination.json
 
-Answers of each policy are calibrated on the rows of the split `dev` that its file has (Platt's
-method), as `infer calibrate --language-budget` does, unless they are no better than chance there;
-Stormfront has no other split, so it is not calibrated on. Then, for each set and weight of the
-language model: the AUROC with a 95 % interval (bootstrap over rows, 2,000 draws, seed 0) of the
-classifier alone, of the language model alone, of both for every text, and of both for the share of
-the texts nearest to the classifier's threshold.
-`gain` is the difference of both to the better part, with the interval of the paired difference.
-Prints no texts. Needs numpy.
+For each set and weight of the language model: the AUROC with a 95 % interval (bootstrap over rows,
+2,000 draws, seed 0) of the classifier alone, of the language model alone, of both for every text,
+of both in the default band, and of both for the share of the texts nearest to the classifier's
+threshold. `gain` is the difference of both to the better part, with the interval of the paired
+difference. Answers are not calibrated, as by default. Prints no texts. Needs numpy.
 """
 
 import argparse
@@ -20,10 +17,12 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "weights/convert/moderation_encoder"))
-from metrics import auroc, fit_platt, log_odds
+from metrics import auroc, log_odds
 
-BUDGETS = [0.05, 0.1, 0.2, 0.5, 1.0]
-WEIGHTS = [0.25, 0.5]
+BUDGETS = [0.1, 0.2, 0.5, 1.0]
+WEIGHTS = [0.05, 0.1, 0.125, 0.15, 0.2, 0.5]
+# `cascade.low` and `cascade.high` of the default, as multiples of the threshold.
+BAND = (0.4, 1.25)
 DRAWS = 2000
 # Of each set: its label, the classifier that judges the category by default, and its threshold.
 SETS = {
@@ -58,6 +57,13 @@ def measure(labels: np.ndarray, parts: dict[str, np.ndarray]) -> dict:
     return found
 
 
+def in_band(margins: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the rows whose score lies in the default band around the threshold."""
+    low, high = (log_odds(np.array(threshold * bound)) for bound in BAND)
+    odds = margins + log_odds(np.array(threshold))
+    return np.flatnonzero((odds >= low) & (odds < high))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -78,29 +84,23 @@ def main() -> None:
         margin = log_odds(own) - log_odds(np.array(threshold))
         return y, margin, np.array([row["language"] for row in rows])
 
-    calibration = {}
-    for (policy, name, split), rows in groups.items():
-        if split == "dev" and name != "stormfront":
-            y, _, language = read(rows, name)
-            if auroc(y, language) > 0.5:
-                temperature, shift = fit_platt(y, language)
-                calibration[policy] = (float(temperature), float(shift))
-    record = {"calibration": calibration, "sets": {}}
+    record = {}
     for (policy, name, split), rows in sorted(groups.items()):
-        y, classifier, answers = read(rows, name)
-        temperature, shift = calibration.get(policy, (1.0, 0.0))
-        language = answers / temperature + shift
-        parts = {"classifier": classifier, "language": answers}
+        y, classifier, language = read(rows, name)
+        parts = {"classifier": classifier, "language": language}
+        order = np.argsort(np.abs(classifier), kind="stable")
+        asked = {f"budget {budget}": order[: round(budget * len(y))] for budget in BUDGETS}
+        asked["band"] = in_band(classifier, SETS[name][3])
         for weight in WEIGHTS:
-            for budget in BUDGETS:
-                near = np.argsort(np.abs(classifier), kind="stable")[: round(budget * len(y))]
+            for which, near in asked.items():
                 both = classifier.copy()
                 both[near] += weight * (language[near] - classifier[near])
-                parts[f"weight {weight}, budget {budget}"] = both
+                parts[f"weight {weight}, {which}"] = both
         found = measure(y, parts)
         key = f"{name} {split}, policy {policy}"
-        record["sets"][key] = {"rows": len(y), "label_1": int(y.sum()), **found}
-        print(key, len(y), int(y.sum()))
+        share = round(len(asked["band"]) / len(y), 3)
+        record[key] = {"rows": len(y), "label_1": int(y.sum()), "band_share": share, **found}
+        print(key, len(y), int(y.sum()), "share in the band", share)
         for part, figures in found.items():
             print(f"  {part:28}", json.dumps(figures))
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -88,7 +88,7 @@ def main() -> None:
         try:
             for one in arguments.sample:
                 source, split, count, policy = one.split(":")
-                category = policies[policy].read_text().split('"policy.categories" = "')[1].split('"')[0]
+                category = policies[policy].read_text().split('.categories" = "')[1].split('"')[0]
                 todo = [
                     (number, row)
                     for number, row in sample(rows, source, split, int(count))

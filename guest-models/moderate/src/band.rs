@@ -14,8 +14,13 @@ const LOW: f32 = 0.4;
 /// Default of `cascade.high`: from this multiple of its threshold a score is certainly a violation.
 const HIGH: f32 = 1.25;
 
-/// Default of `cascade.weight`: the weight of the language model's evidence.
-const WEIGHT: f32 = 0.5;
+/// Default of `cascade.weight`, the weight of the language model's evidence: the classifiers do not
+/// know the operator's policies.
+pub(crate) const WEIGHT: f32 = 0.5;
+
+/// Default for the built-in policies, about which the classifiers know more. Chosen by the mean
+/// AUROC on validation rows of three sets, with `qwen2.5-1.5b`.
+pub(crate) const BUILT_IN_WEIGHT: f32 = 0.125;
 
 /// Reason to ask about a category that no classifier judges.
 const UNJUDGED: &str = "unjudged";
@@ -28,7 +33,8 @@ const UNCERTAIN: &str = "uncertain";
 pub(crate) struct Band {
     low: f32,
     high: f32,
-    weight: f32,
+    /// `None` for that of the answer.
+    weight: Option<f32>,
 }
 
 /// Answer of the language model about one category.
@@ -40,6 +46,8 @@ pub(crate) struct Answer {
     pub(crate) threshold: f32,
     /// Divides the log-odds of the probability.
     pub(crate) temperature: f32,
+    /// Its weight, unless the operator has set one.
+    pub(crate) weight: f32,
     /// True for a guard's, whose probability is the score if no classifier has judged.
     pub(crate) is_of_guard: bool,
     /// The gap of a post of which it read only a part.
@@ -58,15 +66,16 @@ impl Band {
         };
         let low = settings.get("cascade.low", LOW)?;
         let high = settings.get("cascade.high", HIGH)?;
-        let weight = settings.get("cascade.weight", WEIGHT)?;
+        let key = "cascade.weight";
+        let weight = settings.text(key).map(|_| settings.get(key, WEIGHT)).transpose()?;
         if low < 0.0 {
             return unfit("cascade.low", "a multiple of a threshold, 0 or more", low);
         }
         if high < low {
             return unfit("cascade.high", &format!("at least `cascade.low`, which is {low}"), high);
         }
-        if !(0.0..=1.0).contains(&weight) {
-            return unfit("cascade.weight", "a number from 0 to 1", weight);
+        if let Some(weight) = weight.filter(|weight| !(0.0..=1.0).contains(weight)) {
+            return unfit(key, "a number from 0 to 1", weight);
         }
         Ok(Band { low, high, weight })
     }
@@ -103,7 +112,8 @@ impl Band {
         let margin = match row.text.score() {
             Some(score) => {
                 let classifier = logit(score) - logit(own);
-                let both = classifier + self.weight * (language - classifier);
+                let weight = self.weight.unwrap_or(answer.weight);
+                let both = classifier + weight * (language - classifier);
                 // A part of a post can show that it breaks the policy, but not that it does not.
                 if answer.gap.is_some() { both.max(classifier) } else { both }
             }
@@ -133,10 +143,10 @@ mod tests {
         Finding::Score(score, Tier::Classifier)
     }
 
-    const BAND: Band = Band { low: 0.1, high: 1.25, weight: 0.5 };
+    const BAND: Band = Band { low: 0.1, high: 1.25, weight: None };
 
     fn answer(probability: f32, threshold: f32) -> Answer {
-        Answer { probability, threshold, temperature: 1.0, is_of_guard: false, gap: None }
+        Answer { probability, threshold, temperature: 1.0, weight: WEIGHT, is_of_guard: false, gap: None }
     }
 
     #[test]
@@ -186,7 +196,7 @@ mod tests {
         for (score, probability, threshold, weight, expected) in cases {
             let first = score.map_or(Finding::Gap("no model"), scored);
             let mut row = row(0.7, first);
-            Band { weight, ..BAND }.apply(&mut row, answer(probability, threshold));
+            Band { weight: Some(weight), ..BAND }.apply(&mut row, answer(probability, threshold));
             let found = row.text.score().unwrap();
             assert!(
                 (found - expected).abs() < 1e-5,

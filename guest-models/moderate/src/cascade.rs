@@ -13,7 +13,7 @@ use guest_sdk::nn::{ErrorCode, ModelError};
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, Tier, count, log, note};
 
-use crate::band::{Answer, Band};
+use crate::band::{Answer, BUILT_IN_WEIGHT, Band, WEIGHT};
 use crate::categories::{Advised, LANGUAGE, THRESHOLD};
 use crate::guard::Guard;
 use crate::opinion;
@@ -216,9 +216,10 @@ impl Means {
                 let opinion = opinion::ask(policy, LANGUAGE, texts)?;
                 let gap = "too long for the language model, which read the beginning and the end";
                 let gap = opinion.cut.then_some(gap);
-                let Policy { threshold, temperature, .. } = *policy;
+                let Policy { threshold, temperature, is_builtin, .. } = *policy;
+                let weight = if is_builtin { BUILT_IN_WEIGHT } else { WEIGHT };
                 let probability = opinion.probability;
-                let answer = Answer { probability, threshold, temperature, is_of_guard: false, gap };
+                let answer = Answer { probability, threshold, temperature, weight, is_of_guard: false, gap };
                 Ok(vec![answer; categories.len()])
             }
             Means::Guard(guard) => {
@@ -227,7 +228,14 @@ impl Means {
                 let gap = opinion.cut.then_some(gap);
                 let answer = |(probability, category): (f32, &Advised)| {
                     let threshold = category.threshold.unwrap_or(THRESHOLD);
-                    Answer { probability, threshold, temperature: 1.0, is_of_guard: true, gap }
+                    Answer {
+                        probability,
+                        threshold,
+                        temperature: 1.0,
+                        weight: WEIGHT,
+                        is_of_guard: true,
+                        gap,
+                    }
                 };
                 Ok(opinion.probabilities.into_iter().zip(categories).map(answer).collect())
             }
@@ -302,7 +310,7 @@ mod tests {
         };
         let two = [("policy.hate.text", "No hate."), ("policy.spam.categories", "spam, scam")];
         assert_eq!(read(&two).unwrap(), [vec!["hate"], vec!["spam", "scam"]]);
-        assert_eq!(read(&[]).unwrap(), [["harassment"]]);
+        assert_eq!(read(&[]).unwrap(), [["harassment"], ["hate"]]);
         let same = [("policy.a.categories", "hate"), ("policy.hate.text", "No hate.")];
         let Err(Fault::Internal(message)) = read(&same) else { panic!("two policies judge one category") };
         assert!(message.ends_with("expected categories that no other policy has, found `hate`"), "{message}");

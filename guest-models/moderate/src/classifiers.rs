@@ -4,7 +4,10 @@ use guest_sdk::Fault;
 use guest_sdk::card::Card;
 use guest_sdk::settings::Settings;
 
-use crate::categories::{self, Advised, Category, LANGUAGE, Rule};
+use crate::categories::{self, Advised, Category, Choice, LANGUAGE, Rule};
+
+/// The setting that says how several classifiers of texts judge a category together.
+pub(crate) const COMBINE: &str = "combine";
 
 /// Kind of parts that a classifier reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +63,20 @@ pub(crate) struct Assignment {
     pub(crate) scale: Option<f32>,
     /// The first classifier of texts that judges it.
     pub(crate) text: Option<Judge>,
-    /// The other classifiers of texts whose cards judge it. Their scores do not count, but may
-    /// disagree.
+    /// The other classifiers of texts whose cards judge it. They may disagree with the first.
     pub(crate) others: Vec<Judge>,
+    /// True if the scores of the others count as much as that of the first.
+    pub(crate) is_mean: bool,
     /// Classifiers of images that judge it: the highest score counts.
     pub(crate) images: Vec<Judge>,
+}
+
+impl Assignment {
+    /// The classifiers of texts whose scores count.
+    pub(crate) fn of_texts(&self) -> impl Iterator<Item = &Judge> {
+        let others = self.others.iter().filter(|_| self.is_mean);
+        self.text.iter().chain(others)
+    }
 }
 
 /// Reads the configured classifiers, in the order of their names, without the language model.
@@ -162,6 +174,7 @@ fn assignment(
         };
         candidates.into_iter().map(judge).collect()
     };
+    let is_mean = is_mean(settings)? && choice == Choice::default();
     let (texts, images) = (judges(true)?, judges(false)?);
     let text = texts.into_iter().next();
     if choice.rule.is_some() && text.is_none() && images.is_empty() {
@@ -191,7 +204,18 @@ fn assignment(
         threshold.map(|_| Judge { index, rule, threshold })
     });
     let others = others.collect();
-    Ok(Assignment { name: name.to_owned(), threshold, scale, text, others, images })
+    Ok(Assignment { name: name.to_owned(), threshold, scale, text, others, is_mean, images })
+}
+
+/// True if all classifiers of texts count, false if the first one of a category decides.
+fn is_mean(settings: &Settings) -> Result<bool, Fault> {
+    match settings.text(COMBINE) {
+        None | Some("first") => Ok(false),
+        Some("mean") => Ok(true),
+        Some(found) => {
+            Err(Fault::Internal(format!("setting `{COMBINE}`: expected `first` or `mean`, found `{found}`")))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -242,6 +266,20 @@ mod tests {
         assert_eq!(sexual.images, [Judge { index: 0, rule, threshold: None }]);
         assert_eq!((sexual.threshold, sexual.scale), (Some(0.5), None));
         assert_eq!(find(&[], &[], "violence").unwrap().text, None);
+    }
+
+    #[test]
+    fn all_text_models_count_if_combined() {
+        let of_texts = |pairs: &[(&str, &str)]| {
+            let found = find(pairs, &[], "harassment").unwrap();
+            found.of_texts().map(|judge| judge.index).collect::<Vec<_>>()
+        };
+        let mean = ("combine", "mean");
+        assert_eq!(of_texts(&[("combine", "first")]), [1]);
+        assert_eq!(of_texts(&[mean]), [1, 2]);
+        for choice in ["text2", "max(toxic)"] {
+            assert_eq!(of_texts(&[mean, ("category.harassment", choice)]).len(), 1, "{choice}");
+        }
     }
 
     #[test]
@@ -299,6 +337,7 @@ mod tests {
             ("category.hate", "text: max(rude)", "model `text` has no label `rude`"),
             ("category.hate", "max(rude)", "no classifier has the labels of its rule"),
             ("threshold.hate", "7", "setting `threshold.hate`: expected a number from 0 to 1, found `7`"),
+            ("combine", "max", "setting `combine`: expected `first` or `mean`, found `max`"),
             ("threshold.hate", "high", "setting `threshold.hate`: expected a finite number"),
         ] {
             let Err(Fault::Internal(message)) = find(&[(key, value)], &[], "hate") else { panic!("{value}") };

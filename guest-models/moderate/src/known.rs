@@ -3,16 +3,17 @@
 use guest_sdk::Fault;
 use guest_sdk::settings::Settings;
 
-use crate::classifiers::Assignment;
+use crate::classifiers::{Assignment, COMBINE};
 use crate::policies;
 
 /// Settings of a fixed name.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "cascade.high",
     "cascade.low",
     "cascade.required",
     "cascade.triggers",
     "cascade.weight",
+    COMBINE,
     "image.max_count",
     "image.max_views",
     "max_pixels",

@@ -4,7 +4,7 @@
 //! model. Categories that no configured model judges become gaps:
 //!
 //! - models for text classification and token classification judge texts; the latter also report
-//!   the spans that they label
+//!   the spans that they label; of several that judge a category, the first counts, or their mean
 //! - models for image classification judge images; of several that judge a category, the highest
 //!   score counts
 //! - a model for text detection and one for text recognition read the texts in images, which are
@@ -14,8 +14,9 @@
 //!   a classifier.
 //!
 //! Settings: `threshold.CATEGORY` (minimum score of a flagged category), `category.CATEGORY` (model
-//! and rule of a category), `cascade.*` and `policy.*` (use and prompt of the language model),
-//! `image.max_count`, `image.max_views`, `max_pixels`, `ocr.*` (texts in images). The defaults are
+//! and rule of a category), `combine` (several models of a category), `cascade.*` and `policy.*`
+//! (use and prompt of the language model), `image.max_count`, `image.max_views`, `max_pixels`,
+//! `ocr.*` (texts in images). The defaults are
 //! constants beside their use.
 //!
 //! # Layout
@@ -26,15 +27,17 @@
 //! - `part`: parts of the input; `judge`: runs the classifiers
 //! - `cascade`: decides when to ask the language model; `band`, `triggers`: by scores near the
 //!   threshold and by other signs, of which `reading` has some; `band` combines its answer
-//! - `policies`: the settings of one policy or several; `policy`, `examples`: the prompt;
-//!   `opinion`: the answer; `guard`: a language model that has questions of its own
+//! - `policies`: the settings of one policy or several; `policy`, `builtin`, `examples`: the
+//!   prompt; `opinion`: the answer; `guard`: a language model that has questions of its own
 //! - `ocr`: reads texts in images; `odds`: scores on the scale of log-odds
 //! - `explanation`: the words behind scores, for callers who ask; `occlusion`: finds them;
 //!   `variants`: scores a text without them; `words`: words and sentences of a text; `limits`:
 //!   bounds of explanations
-//! - `verdict`: the verdict from the findings; `moderator`: the guest that uses all of these
+//! - `verdict`: the verdict from the findings; `scores`: those of the worst part; `moderator`: the
+//!   guest that uses all of these
 
 mod band;
+mod builtin;
 mod cascade;
 mod categories;
 mod classifiers;
@@ -53,6 +56,7 @@ mod part;
 mod policies;
 mod policy;
 mod reading;
+mod scores;
 mod triggers;
 mod variants;
 mod verdict;

@@ -92,7 +92,7 @@ impl Moderator for Moderate {
 fn used(classifiers: &[Classifier<'_>], assignments: &[Assignment]) -> Vec<usize> {
     let judges = |index: usize| {
         let mut judges =
-            assignments.iter().flat_map(|assignment| assignment.text.iter().chain(&assignment.images));
+            assignments.iter().flat_map(|assignment| assignment.of_texts().chain(&assignment.images));
         judges.any(|judge| judge.index == index)
     };
     let is_used = |&index: &usize| classifiers[index].reads == Reads::Spans || judges(index);

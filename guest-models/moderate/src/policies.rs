@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use guest_sdk::Fault;
 use guest_sdk::settings::{Setting, Settings};
 
+use crate::builtin::ALL;
+
 /// Prefix of the settings.
 const PREFIX: &str = "policy.";
 
@@ -24,6 +26,9 @@ pub(crate) const KEYS: [&str; 9] = [
     "threshold",
 ];
 
+/// Keys of which one makes a policy of the operator's own.
+const OWN: [&str; 4] = ["categories", "examples", "question", "text"];
+
 /// The settings of one policy. A setting without a name is the default of all policies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PolicySettings<'s> {
@@ -33,13 +38,21 @@ pub(crate) struct PolicySettings<'s> {
 }
 
 impl<'s> PolicySettings<'s> {
-    /// The settings of each policy, in the order of the names.
+    /// The settings of each policy, in the order of the names: the built-in ones without one of the
+    /// operator's own.
     ///
     /// # Errors
     ///
     /// `internal` for too many policies.
     pub(crate) fn all(settings: &'s Settings) -> Result<Vec<PolicySettings<'s>>, Fault> {
-        let names: BTreeSet<_> = settings.keys().filter_map(split).map(|(name, _)| name).collect();
+        let mut names: BTreeSet<_> = settings.keys().filter_map(split).map(|(name, _)| name).collect();
+        let is_own = |key: &str| {
+            let key = key.strip_prefix(PREFIX).map(|rest| rest.rsplit_once('.').map_or(rest, |(_, key)| key));
+            key.is_some_and(|key| OWN.contains(&key))
+        };
+        if !settings.keys().any(is_own) {
+            names.extend(ALL.iter().map(|own| own.name));
+        }
         if names.len() > MAX_POLICIES {
             let found = names.len();
             return Err(Fault::Internal(format!(
@@ -119,6 +132,9 @@ mod tests {
         assert_eq!(found, expected);
         let one = Settings::from_pairs(pairs[1..2].to_vec());
         assert_eq!(PolicySettings::all(&one).unwrap()[0].name, None);
+        let builtin = Settings::from_pairs(vec![("policy.hate.max_bytes".to_owned(), "64".to_owned())]);
+        let names: Vec<_> = PolicySettings::all(&builtin).unwrap().iter().map(|own| own.name).collect();
+        assert_eq!(names, [Some("harassment"), Some("hate")]);
     }
 
     #[test]

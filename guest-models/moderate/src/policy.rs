@@ -7,17 +7,16 @@
 use std::collections::BTreeSet;
 
 use guest_sdk::Fault;
-use guest_sdk::json::{Reader, Unexpected};
 use guest_sdk::language::{Message, Role};
 use guest_sdk::settings::Settings;
 use guest_sdk::text::folded;
 
-use crate::examples::{EXAMPLES, Label, POLICY};
+use crate::builtin::{BuiltIn, Label};
+use crate::examples::examples;
 use crate::policies::{PolicySettings, is_name};
 
-/// Default of `policy.categories`, the categories that the answer decides. One answer decides all
-/// of them, so they belong together: the default policy asks for offensive posts, which are not all
-/// hate.
+/// Default of `policy.categories`, the categories that the answer of the only policy decides. One
+/// answer decides all of them, so they belong together.
 const CATEGORIES: &str = "harassment";
 
 /// Maximum number of categories.
@@ -63,6 +62,8 @@ pub(crate) struct Policy {
     pub(crate) max_bytes: u32,
     /// Maximum length of the reason, in tokens, if the request asks for one.
     pub(crate) rationale_tokens: Option<u32>,
+    /// True if the rules are built in.
+    pub(crate) is_builtin: bool,
     /// The messages before the post, which are the same for all.
     pub(crate) prefix: Vec<Message>,
 }
@@ -144,7 +145,8 @@ impl Policy {
 
         let choices = [violates, allowed];
         let own = settings.text("text");
-        let text = own.unwrap_or(POLICY).trim();
+        let builtin = BuiltIn::find(settings.name);
+        let text = own.unwrap_or(builtin.text).trim();
         let question = settings.text("question").unwrap_or(QUESTION).trim();
         let system = format!(
             "You are a content moderator. You read posts and decide by this policy.\n\n{text}\n\n{question} The post \
@@ -164,13 +166,23 @@ impl Policy {
             }
             // The built-in examples belong to the built-in policy.
             None if own.is_none() => {
-                for (post, label) in EXAMPLES {
-                    example(post, &choices[usize::from(label == Label::Allowed)]);
+                for (post, label) in builtin.examples {
+                    example(post, &choices[usize::from(*label == Label::Allowed)]);
                 }
             }
             None => {}
         }
-        Ok(Policy { categories, choices, threshold, temperature, max_bytes, rationale_tokens, prefix })
+        let is_builtin = own.is_none();
+        Ok(Policy {
+            categories,
+            choices,
+            threshold,
+            temperature,
+            max_bytes,
+            rationale_tokens,
+            is_builtin,
+            prefix,
+        })
     }
 
     /// Builds the prompt for `texts`, which are judged as one post.
@@ -222,38 +234,6 @@ fn ceil(text: &str, at: usize) -> usize {
     (at..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())
 }
 
-/// Parses the setting `policy.examples`: posts and their answers.
-fn examples(key: &str, json: &str, choices: &[String; 2]) -> Result<Vec<(String, String)>, Fault> {
-    let mut examples = Vec::new();
-    let mut reader = Reader::new(json);
-    let read = reader.array(&mut |reader| {
-        let (mut text, mut label) = (None, None);
-        reader.object(&mut |reader, name| {
-            match name {
-                "text" => text = Some(reader.string()?),
-                "label" => label = Some(reader.string()?),
-                _ => return Err(reader.expected("one of the members `text` and `label`")),
-            }
-            Ok(())
-        })?;
-        let text = text.ok_or_else(|| reader.expected("a member `text` before the end of the object"))?;
-        let label = label.ok_or_else(|| reader.expected("a member `label` before the end of the object"))?;
-        if !choices.contains(&label) {
-            return Err(
-                reader.expected("a `label` that is one of `policy.choices` before the end of the object")
-            );
-        }
-        examples.push((text, label));
-        Ok(())
-    });
-    let read = read.and_then(|()| reader.end());
-    read.map_err(|error: Unexpected| {
-        let shape = "expected a JSON array such as [{\"text\": \"…\", \"label\": \"allowed\"}]";
-        Fault::Internal(format!("setting `{key}`: {error}; {shape}"))
-    })?;
-    Ok(examples)
-}
-
 fn unfit(key: &str, expected: &str, found: &str) -> Fault {
     Fault::Internal(format!("setting `{key}`: expected {expected}, found `{found}`"))
 }
@@ -263,6 +243,7 @@ mod tests {
     use guest_sdk::language::messages_json;
 
     use super::*;
+    use crate::builtin::ALL;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Policy, Fault> {
         let pairs = pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -296,10 +277,16 @@ mod tests {
 
     #[test]
     fn builtin_examples_need_the_builtin_policy() {
-        let policy = read(&[]).unwrap();
-        assert_eq!(policy.prefix.len(), 1 + 2 * EXAMPLES.len());
-        assert!(policy.prefix[0].content.contains(POLICY));
-        assert_eq!(read(&[("policy.text", "Be nice.")]).unwrap().prefix.len(), 1);
+        let policies = Policy::all(&Settings::from_pairs(Vec::new())).unwrap();
+        for (policy, builtin) in policies.iter().zip(&ALL) {
+            assert_eq!(policy.categories, [builtin.name]);
+            assert!(policy.is_builtin);
+            assert_eq!(policy.prefix.len(), 1 + 2 * builtin.examples.len());
+            assert!(policy.prefix[0].content.contains(builtin.text));
+        }
+        assert_eq!(policies.len(), ALL.len());
+        let own = read(&[("policy.text", "Be nice.")]).unwrap();
+        assert_eq!((own.prefix.len(), own.is_builtin), (1, false));
         assert_eq!(read(&[("policy.examples", "[]")]).unwrap().prefix.len(), 1);
         let renamed = read(&[("policy.choices", "bad,good")]).unwrap();
         let answers = renamed.prefix.iter().filter(|message| message.role == Role::Assistant);

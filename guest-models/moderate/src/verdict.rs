@@ -7,6 +7,7 @@ use crate::classifiers::{Assignment, Judge};
 use crate::judge::Judgement;
 use crate::odds::aligned;
 use crate::reading::Reading;
+use crate::scores::mean;
 
 /// The outputs of the classifiers, by their index; `None` for those that were not run.
 pub(crate) type Judgements<'s> = Vec<Option<Judgement<'s>>>;
@@ -91,13 +92,14 @@ pub(crate) fn rows<'n>(
     [texts, images]: [Parts; 2],
 ) -> Vec<Row<'n>> {
     let row = |assignment: &'n Assignment| {
-        let Assignment { name, threshold, scale, text, others, images: seers } = assignment;
+        let Assignment { name, threshold, scale, text, others, images: seers, .. } = assignment;
         let of = |judge: &Judge| judgements.get(judge.index)?.as_ref();
         let read = text.as_ref().and_then(of);
         let missing = ["no text model is configured", "no text model judges it"];
-        let mut text_gaps: Vec<_> = read.and_then(|judgement| judgement.gap.clone()).into_iter().collect();
+        let mut text_gaps: Vec<_> =
+            assignment.of_texts().filter_map(|judge| of(judge)?.gap.clone()).collect();
         let score = |judge: &Judge| Some(aligned(judge.score(of(judge)?)?, judge.threshold, *scale));
-        let mut judged = find(texts, text.as_ref().and_then(score), missing);
+        let mut judged = find(texts, mean(assignment, of), missing);
         if matches!(judged, Finding::Score(..)) && read.is_some_and(|judgement| judgement.blind) {
             if advised.iter().any(|own| own.name == *name) {
                 judged = Finding::Gap(BLIND);
@@ -160,13 +162,6 @@ pub(crate) fn verdict(rows: Vec<Row<'_>>) -> Verdict {
         }
     }
     verdict
-}
-
-impl Judge {
-    /// Score of the worst part, on the scale of the judge's card.
-    fn score(&self, judgement: &Judgement<'_>) -> Option<f32> {
-        judgement.rows().filter_map(|row| self.rule.score(&judgement.labels, row)).reduce(f32::max)
-    }
 }
 
 /// Finding in the parts by their score. `gaps` are the reasons for a missing model and for a
@@ -287,6 +282,39 @@ mod tests {
         assert_eq!(gap(&found, "sexual").reason, "image 1: the views show 5 of 60 frames");
         assert!(gap(&found, "sexual").unjudged == Kinds::IMAGE);
         assert_eq!(gap(&found, "violence").reason, "no image model judges it");
+    }
+
+    #[test]
+    fn mean_of_text_models_counts_if_combined() {
+        let second = r#"{"harassment":{"rule":"max","labels":["rude"],"threshold":0.5}}"#;
+        let pairs = SETTINGS.iter().copied().chain([
+            ("models.text2.task", "text-classification"),
+            ("models.text2.labels", "rude"),
+            ("models.text2.categories", second),
+            ("combine", "mean"),
+        ]);
+        let pairs: Vec<_> = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let settings = Settings::from_pairs(pairs);
+        let classifiers = read(&settings).unwrap();
+        let assignments = assign(&settings, &classifiers, &[]).unwrap();
+        // Two texts each. The first card's threshold is 0.7, odds of 7 to 3; the second's is 0.5.
+        for (one, two, expected) in [
+            ([0.7, 0.0], [0.5, 0.0], 0.7),
+            // Odds of 9 and of 9 · 7 / 3: their geometric mean is 13.75.
+            ([0.9, 0.1], [0.9, 0.1], 0.932_19),
+            // The worst text is one that both find bad, not one of each.
+            ([0.7, 0.3], [0.1, 0.5], 0.5),
+        ] {
+            let judgement = |index: usize, values: Vec<f32>| {
+                let labels = classifiers[index].labels.clone();
+                Some(Judgement { labels, values, ..Judgement::default() })
+            };
+            let first = one.iter().flat_map(|&score| [score, 0.0, 0.0]).collect();
+            let judgements = vec![None, judgement(1, first), judgement(2, two.to_vec())];
+            let found = verdict(rows(&assignments, &[], &judgements, [Parts::Judged, Parts::Absent]));
+            let found = score(&found, "harassment").score;
+            assert!((found - expected).abs() < 1e-4, "{one:?} {two:?}: {found}");
+        }
     }
 
     #[test]

@@ -24,6 +24,12 @@ const LANGUAGE: RequestSettings = &[("request.calibrate", "language")];
 /// Category of the only policy without `policy.categories`, as `builtin:moderate` has it.
 const CATEGORY: &str = "harassment";
 
+/// Names of the policies that `builtin:moderate` has without one of the operator's own.
+const BUILT_IN: [&str; 2] = ["harassment", "hate"];
+
+/// Keys of which one makes a policy of the operator's own.
+const OWN: [&str; 4] = ["categories", "examples", "question", "text"];
+
 /// The fitted use, and the texts that each trigger sends to the language model.
 #[derive(Debug, Serialize)]
 pub(super) struct Use {
@@ -174,8 +180,12 @@ fn questions(settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
             questions.insert(category.trim().to_owned(), prefix.clone());
         }
     };
-    let named = settings.keys().filter_map(|key| key.strip_prefix("policy.")?.rsplit_once('.'));
-    let names: BTreeSet<_> = named.map(|(name, _)| name).collect();
+    let keys = || settings.keys().filter_map(|key| key.strip_prefix("policy."));
+    let mut names: BTreeSet<_> =
+        keys().filter_map(|key| key.rsplit_once('.')).map(|(name, _)| name).collect();
+    if !keys().any(|key| OWN.contains(&key.rsplit_once('.').map_or(key, |(_, key)| key))) {
+        names.extend(BUILT_IN);
+    }
     let of = |key: &str| settings.get(key).map(String::as_str);
     if names.is_empty() {
         add("policy".to_owned(), of("policy.categories").unwrap_or(CATEGORY));
@@ -199,6 +209,8 @@ mod tests {
         };
         let pair = |category: &str, question: &str| (category.to_owned(), question.to_owned());
         assert_eq!(questions(&[("policy.text", "Be kind.")]), [pair("harassment", "policy")]);
+        let builtin = [pair("harassment", "policy.harassment"), pair("hate", "policy.hate")];
+        assert_eq!(questions(&[("policy.hate.temperature", "2")]), builtin);
         assert_eq!(
             questions(&[("policy.hate.text", "x"), ("policy.spam.categories", "spam, scam")]),
             [pair("hate", "policy.hate"), pair("scam", "policy.spam"), pair("spam", "policy.spam")]
