@@ -166,8 +166,8 @@ section! {
         context_tokens: Count(16..=1 << 20) = Derived("4096"), Live;
         /// Memory for keys and values of a language model, including cached prefixes: 1,024 tokens
         /// of Phi-3 Mini, 14,000 of Qwen2.5 1.5B. `infer check` warns if it is less than one
-        /// context. The built-in policy has 766 tokens with Phi-3: with 805306368 (2,048 tokens)
-        /// all of it stays pinned, and posts may have 1,200.
+        /// context. The two built-in policies have about 1,240 tokens with Phi-3: 805306368 (2,048
+        /// tokens) keeps both, and posts may have 800; with less each question displaces the other.
         kv_bytes: Bytes(1 << 20..=1 << 40) = Derived("402653184"), Live;
         // The minimum keeps a model loaded between two requests of one client.
         /// Unloads the model after this time without a request, and loads it again for the next
