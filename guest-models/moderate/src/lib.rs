@@ -16,8 +16,7 @@
 //! Settings: `threshold.CATEGORY` (minimum score of a flagged category), `category.CATEGORY` (model
 //! and rule of a category), `combine` (several models of a category), `cascade.*` and `policy.*`
 //! (use and prompt of the language model), `image.max_count`, `image.max_views`, `max_pixels`,
-//! `ocr.*` (texts in images). The defaults are
-//! constants beside their use.
+//! `ocr.*` (texts in images). The defaults are constants beside their use.
 //!
 //! # Layout
 //!

@@ -45,12 +45,8 @@ impl<'s> PolicySettings<'s> {
     ///
     /// `internal` for too many policies.
     pub(crate) fn all(settings: &'s Settings) -> Result<Vec<PolicySettings<'s>>, Fault> {
-        let mut names: BTreeSet<_> = settings.keys().filter_map(split).map(|(name, _)| name).collect();
-        let is_own = |key: &str| {
-            let key = key.strip_prefix(PREFIX).map(|rest| rest.rsplit_once('.').map_or(rest, |(_, key)| key));
-            key.is_some_and(|key| OWN.contains(&key))
-        };
-        if !settings.keys().any(is_own) {
+        let mut names: BTreeSet<_> = settings.keys().filter_map(split).filter_map(|(name, _)| name).collect();
+        if !settings.keys().filter_map(split).any(|(_, key)| OWN.contains(&key)) {
             names.extend(ALL.iter().map(|own| own.name));
         }
         if names.len() > MAX_POLICIES {
@@ -91,16 +87,15 @@ impl<'s> PolicySettings<'s> {
     }
 }
 
-/// Splits `policy.NAME.KEY` into name and key.
-fn split(key: &str) -> Option<(&str, &str)> {
-    key.strip_prefix(PREFIX)?.rsplit_once('.')
+/// Splits `policy.NAME.KEY`, or `policy.KEY`, into name and key.
+fn split(key: &str) -> Option<(Option<&str>, &str)> {
+    let rest = key.strip_prefix(PREFIX)?;
+    Some(rest.rsplit_once('.').map_or((None, rest), |(name, key)| (Some(name), key)))
 }
 
 /// True if `key` is a setting of a policy: without a name, or with one that could be a category.
 pub(crate) fn is_known(key: &str) -> bool {
-    let Some(rest) = key.strip_prefix(PREFIX) else { return false };
-    let (name, key) = rest.rsplit_once('.').map_or((None, rest), |(name, key)| (Some(name), key));
-    name.is_none_or(is_name) && KEYS.contains(&key)
+    split(key).is_some_and(|(name, key)| name.is_none_or(is_name) && KEYS.contains(&key))
 }
 
 /// True for a name of 1 to 64 lower-case letters, digits, `-` and `/`.

@@ -28,11 +28,10 @@ pub(crate) fn mean<'j, 's: 'j>(
     };
     let all: Vec<_> = assignment.of_texts().filter_map(of).collect();
     let (first, others) = all.split_first()?;
-    let worst = |scores: &[f32]| scores.iter().copied().reduce(f32::max);
     if others.is_empty() {
-        return worst(first);
+        return first.iter().copied().reduce(f32::max);
     }
     let evidence = |text: usize| all.iter().filter_map(move |of| of.get(text)).map(|score| logit(*score));
     let scores = (0..first.len()).map(|text| probability(evidence(text).sum::<f32>() / all.len() as f32));
-    worst(&scores.collect::<Vec<_>>())
+    scores.reduce(f32::max)
 }
