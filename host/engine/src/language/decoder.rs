@@ -188,17 +188,17 @@ impl Decoder {
             let norms = layer.head_norms(config.epsilon);
             rope_and_store(pool, &shape, rope, norms, qkv, &mut destinations);
             // Nothing reads the last layer's results of other rows than those that are kept.
-            let rows = if index < last {
-                rows
-            } else {
+            let mut computed: fn(&Run<'_>) -> usize = |run| run.rows();
+            if index == last {
                 compact(runs, hidden, stream);
-                compact(runs, columns, qkv)
-            };
+                compact(runs, columns, qkv);
+                computed = |run| run.logit_rows;
+            }
+            let rows = runs.iter().map(computed).sum();
             if rows == 0 {
                 break;
             }
             let stream = &mut stream[..rows * hidden];
-            let computed = |run: &Run<'_>| if index < last { run.rows() } else { run.logit_rows };
             attend(pool, &shape, index, runs, computed, qkv, activations.room(rows, width));
             layer.attention_output.add(pool, activations, stream, &mut scratch.branch);
             activations.set_rms_norm(pool, stream, &layer.feed_forward_norm, config.epsilon, rows);
@@ -238,15 +238,14 @@ impl Run<'_> {
     }
 }
 
-/// Moves the rows of each run whose hidden states are kept to the front. Returns their number.
-fn compact(runs: &[Run<'_>], columns: usize, values: &mut [f32]) -> usize {
+/// Moves the rows of each run whose hidden states are kept to the front.
+fn compact(runs: &[Run<'_>], columns: usize, values: &mut [f32]) {
     let (mut end, mut kept) = (0, 0);
     for run in runs {
         end += run.rows();
         values.copy_within((end - run.logit_rows) * columns..end * columns, kept * columns);
         kept += run.logit_rows;
     }
-    kept
 }
 
 /// Attention of the last `computed` rows of each run, which follow each other in `qkv` and in
@@ -256,7 +255,7 @@ fn attend(
     shape: &AttentionShape,
     layer: usize,
     runs: &[Run<'_>],
-    computed: impl Fn(&Run<'_>) -> usize,
+    computed: fn(&Run<'_>) -> usize,
     qkv: &[f32],
     out: &mut [f32],
 ) {
