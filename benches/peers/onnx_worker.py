@@ -7,6 +7,7 @@ Reads commands from standard input, and answers each with a line of JSON:
     answer                  outputs for the tensor of `infer bench --task tensor`
     label                   most likely label of the photo
     tensor SECONDS          inferences per second of a session with THREADS threads
+    write JSON              file with the photo in another `format` and `size`, at `path`
     photo WORKERS SECONDS   photos per second, from the file's bytes to a label, of WORKERS threads,
                             each with a session of one thread
 """
@@ -14,12 +15,14 @@ Reads commands from standard input, and answers each with a line of JSON:
 import concurrent.futures
 import io
 import json
+import math
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "scripts"))
 import golden  # noqa: E402  (its preprocessing is that of the classify guest)
@@ -64,7 +67,11 @@ class Labeller:
 
     def label(self) -> str:
         """Returns the label, computed as in the classify guest."""
-        _, pixels = golden.cropped(golden.upright(io.BytesIO(self.photo)), self.image["crop"])
+        photo = Image.open(io.BytesIO(self.photo))
+        # The smallest picture of a JPEG whose central square is not smaller than the model's input.
+        side = math.ceil(224 / self.image["crop"])
+        photo.draft("RGB", (side, side))
+        _, pixels = golden.cropped(golden.upright(photo), self.image["crop"])
         values = golden.normalised(pixels, self.image).transpose(2, 0, 1)[None]
         return self.labels[int(np.argmax(self.session.run(None, {self.name: np.ascontiguousarray(values)})[0]))]
 
@@ -79,6 +86,11 @@ def main() -> None:
                 answer = [float(value) for value in tensors.run(None, inputs)[0].ravel()]
             case ["label"]:
                 answer = Labeller(model, photo).label()
+            case ["write", *words]:
+                made = json.loads(" ".join(words))
+                picture = Image.open(io.BytesIO(photo)).convert("RGB").resize(made["size"], Image.Resampling.LANCZOS)
+                picture.save(made["path"], made["format"], **made["options"])
+                answer = True
             case ["tensor", seconds]:
                 repeat(lambda: tensors.run(None, inputs), 0.5)
                 began = time.perf_counter()
@@ -91,7 +103,7 @@ def main() -> None:
                     counts = list(pool.map(lambda one: repeat(one.label, float(seconds)), labellers))
                 answer = sum(counts) / (time.perf_counter() - began)
             case _:
-                raise SystemExit(f"expected `answer`, `label`, `tensor SECONDS` or `photo WORKERS SECONDS`, found `{line.strip()}`")
+                raise SystemExit(f"expected `answer`, `label`, `tensor SECONDS`, `write JSON` or `photo WORKERS SECONDS`, found `{line.strip()}`")
         print(json.dumps(answer), flush=True)
 
 

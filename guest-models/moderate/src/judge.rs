@@ -176,11 +176,12 @@ fn show(
     let mut gaps = Vec::new();
     for (index, Image { part, file }) in images.iter().enumerate() {
         let number = index + 1;
-        let mut read = |picture: &Picture, frames: u32| match &mut reader {
-            Some(reader) => reader.image(picture, Seen { part: *part, number, frames }),
-            None => Ok(()),
-        };
-        let seen = viewer.show_with(file, judge, &mut read)?;
+        let seen = match &mut reader {
+            Some(reader) => viewer.show_with(file, judge, &mut |picture: &Picture, frames: u32| {
+                reader.image(picture, Seen { part: *part, number, frames })
+            }),
+            None => viewer.show(file, judge),
+        }?;
         if !seen.is_whole() {
             gaps.push(format!("image {number}: the views show {seen}"));
         }

@@ -6,8 +6,11 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::frames::{self, Contents};
+use super::jpeg::{Jpeg, WHOLE};
 use super::limits::{DECODER_BYTES, GIF_FRAME_BYTES, METADATA_BYTES};
+use super::orientation::{stored_region, swaps_axes};
 use super::picture::{Picture, Pixels, is_transparent, over_white, rgba};
+use super::region::Region;
 use crate::Fault;
 
 /// Decodes `file`, of at most `max_pixels` pixels: the first frame if it has several.
@@ -19,12 +22,38 @@ use crate::Fault;
 /// `unsupported-media` when the format is unknown; `too-large`, before decoding, when the header
 /// claims more pixels than allowed; `invalid-input` when the file is broken.
 pub fn decode(file: &[u8], max_pixels: u32) -> Result<Picture, Fault> {
-    decode_file(file, max_pixels).map(|(picture, _, _)| picture)
+    decode_file(file, max_pixels, &whole).map(|first| first.picture)
 }
 
-/// Decodes as [`decode`], and also returns the file's format and contents.
-pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, ImageFormat, Contents), Fault> {
+/// Selects the whole picture.
+pub(super) fn whole((width, height): (u32, u32), orientation: Orientation) -> (u32, Region) {
+    let (width, height) = if swaps_axes(orientation) { (height, width) } else { (width, height) };
+    (WHOLE, Region { left: 0, top: 0, width, height })
+}
+
+/// The first picture of a file.
+pub(super) struct First {
+    pub(super) picture: Picture,
+    /// Width and height of the picture as stored in the file.
+    pub(super) size: (u32, u32),
+    /// Scale of the decoded picture in eighths.
+    pub(super) scale: u32,
+    pub(super) format: ImageFormat,
+    pub(super) contents: Contents,
+    /// True if something is missing or invalid in a JPEG file.
+    pub(super) is_damaged: bool,
+}
+
+/// Chooses the part of a JPEG file to decode, by its size as stored and its orientation: a scale in
+/// eighths (1, 2, 4 or 8), and a rectangle of the picture as seen, in pixels of that scale.
+pub(super) type Select<'a> = dyn Fn((u32, u32), Orientation) -> (u32, Region) + 'a;
+
+/// Decodes the first picture, of a JPEG file only the part that `select` chooses.
+pub(super) fn decode_file(file: &[u8], max_pixels: u32, select: &Select<'_>) -> Result<First, Fault> {
     let format = format(file)?;
+    if format == ImageFormat::Jpeg {
+        return decode_jpeg(file, max_pixels, select);
+    }
     let name = name(format);
     let broken = |error: ImageError| match error {
         ImageError::Limits(error) => {
@@ -33,10 +62,6 @@ pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, Imag
         ImageError::Unsupported(error) => Fault::UnsupportedMedia(format!("image: {error}")),
         error => Fault::InvalidInput(format!("image: the {name} file is broken: {error}")),
     };
-    if format == ImageFormat::Jpeg && !is_sampled_as_usual(file) {
-        let message = "image: the JPEG file samples chroma more finely than luma, which is not supported";
-        return Err(Fault::InvalidInput(message.to_owned()));
-    }
     let max_bytes = u64::from(max_pixels) * 4;
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(max_bytes + DECODER_BYTES);
@@ -46,24 +71,13 @@ pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, Imag
     reader.limits(before);
     let mut decoder = reader.into_decoder().map_err(broken)?;
 
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels == 0 {
-        return Err(Fault::InvalidInput(format!(
-            "image: expected pixels, found a {name} file of {width}x{height}"
-        )));
-    }
-    if pixels > u64::from(max_pixels) || decoder.total_bytes() > max_bytes {
-        let bits = decoder.color_type().bits_per_pixel();
-        return Err(Fault::TooLarge(format!(
-            "image: {width}x{height} pixels of {bits} bits are more than {max_pixels} of 32 bits; send a smaller one"
-        )));
-    }
+    let size = decoder.dimensions();
+    let pixels = check(name, size, decoder.color_type().bits_per_pixel().into(), max_pixels)?;
     let contents = frames::contents(file, format);
     if contents.largest > pixels {
+        let ((width, height), largest) = (size, contents.largest);
         return Err(Fault::InvalidInput(format!(
-            "image: the {name} file of {width}x{height} contains a picture of {} pixels, more than fit",
-            contents.largest
+            "image: the {name} file of {width}x{height} contains a picture of {largest} pixels, more than fit"
         )));
     }
     if format == ImageFormat::Gif {
@@ -72,31 +86,39 @@ pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, Imag
     decoder.set_limits(limits).map_err(broken)?;
     // Unreadable metadata does not make a picture invalid.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let decoded = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    Ok((Picture { width, height, pixels: opaque(decoded), orientation }, format, contents))
+    let pixels = opaque(DynamicImage::from_decoder(decoder).map_err(broken)?);
+    let picture = Picture::whole(size, pixels, orientation);
+    Ok(First { picture, size, scale: WHOLE, format, contents, is_damaged: false })
 }
 
-/// Returns true if no channel of a JPEG file has more samples along an axis than the first: the
-/// decoder panics otherwise. The scan inspects every frame header in the file, since only the
-/// decoder decides which parts of a damaged file it skips.
-fn is_sampled_as_usual(file: &[u8]) -> bool {
-    let mut rest = file;
-    while let Some(at) = rest.iter().position(|&byte| byte == 0xff) {
-        rest = &rest[at + 1..];
-        // A marker, the length, the bits of a sample, height, width, the number of channels; each
-        // channel's name, its samples along both axes in one byte, its table.
-        let [0xc0..=0xc3, high, low, 8, _, _, _, _, count, channels @ ..] = rest else { continue };
-        let length = usize::from(u16::from_be_bytes([*high, *low]));
-        let mut samples = channels.chunks_exact(3).take(usize::from(*count)).map(|channel| {
-            let samples = channel[1];
-            (samples >> 4, samples & 15)
-        });
-        let Some((most_x, most_y)) = samples.next() else { continue };
-        if length == 8 + 3 * usize::from(*count) && samples.any(|(x, y)| x > most_x || y > most_y) {
-            return false;
-        }
+fn decode_jpeg(file: &[u8], max_pixels: u32, select: &Select<'_>) -> Result<First, Fault> {
+    let format = ImageFormat::Jpeg;
+    let jpeg = Jpeg::open(file)?;
+    let (size, orientation) = (jpeg.size(), jpeg.orientation());
+    check(name(format), size, jpeg.bits_per_pixel(), max_pixels)?;
+    let (scale, seen) = select(size, orientation);
+    let (width, height) = jpeg.scaled(scale);
+    let window = stored_region(orientation, (width, height), seen);
+    let max_bytes = u64::from(max_pixels) * 4 + DECODER_BYTES;
+    let (pixels, is_damaged) = jpeg.decode(scale, window, max_bytes)?;
+    let picture = Picture { width, height, window, pixels, orientation };
+    Ok(First { picture, size, scale, format, contents: frames::contents(file, format), is_damaged })
+}
+
+/// Returns the number of pixels of a picture that is not too large.
+fn check(name: &str, (width, height): (u32, u32), bits: u64, max_pixels: u32) -> Result<u64, Fault> {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 {
+        return Err(Fault::InvalidInput(format!(
+            "image: expected pixels, found a {name} file of {width}x{height}"
+        )));
     }
-    true
+    if pixels > u64::from(max_pixels) || pixels.saturating_mul(bits / 8) > u64::from(max_pixels) * 4 {
+        return Err(Fault::TooLarge(format!(
+            "image: {width}x{height} pixels of {bits} bits are more than {max_pixels} of 32 bits; send a smaller one"
+        )));
+    }
+    Ok(pixels)
 }
 
 /// Detects the format of a file among those that guests read.

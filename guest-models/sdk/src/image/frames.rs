@@ -59,7 +59,7 @@ pub(super) fn later(
         if indices.contains(&index) {
             let image = frame.into_buffer();
             let (width, height) = image.dimensions();
-            view(Picture { width, height, pixels: rgba(image.into_raw()), orientation })?;
+            view(Picture::whole((width, height), rgba(image.into_raw()), orientation))?;
         }
     }
     Ok(None)

@@ -2,6 +2,8 @@
 
 use image::metadata::Orientation;
 
+use super::region::Region;
+
 /// Returns true if the orientation swaps width and height.
 pub(super) fn swaps_axes(orientation: Orientation) -> bool {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
@@ -24,6 +26,17 @@ pub(super) fn stored_at(
         Orientation::Rotate270FlipH => (width - 1 - y, height - 1 - x),
         Orientation::Rotate270 => (width - 1 - y, x),
     }
+}
+
+/// Maps a rectangle of the oriented picture, which is inside of it and not empty, to the rectangle of
+/// the stored picture of `size`.
+pub(super) fn stored_region(orientation: Orientation, size: (u32, u32), region: Region) -> Region {
+    let Region { left, top, width, height } = region;
+    let first = stored_at(orientation, size, (left, top));
+    let last = stored_at(orientation, size, (left + width - 1, top + height - 1));
+    let (left, top) = (first.0.min(last.0), first.1.min(last.1));
+    let (width, height) = if swaps_axes(orientation) { (height, width) } else { (width, height) };
+    Region { left, top, width, height }
 }
 
 #[cfg(test)]

@@ -2,14 +2,20 @@
 
 use image::metadata::Orientation;
 
+use super::region::Region;
+
 /// Difference, of 255 levels, that is not visible.
 pub(super) const BLANK_LEVELS: u8 = 2;
 
 /// A decoded image: eight bits per channel, over white, as stored in the file.
 #[derive(Clone, Debug)]
 pub struct Picture {
+    /// Width and height of the whole picture, perhaps smaller than in the file.
     pub(super) width: u32,
     pub(super) height: u32,
+    /// The decoded rectangle of the stored picture, which contains all that is asked for.
+    pub(super) window: Region,
+    /// Pixels of the window.
     pub(super) pixels: Pixels,
     /// The intended orientation; the pixels are not rotated yet.
     pub(super) orientation: Orientation,
@@ -32,6 +38,11 @@ pub(super) enum Pixels {
 }
 
 impl Picture {
+    /// A picture with all of its pixels.
+    pub(super) fn whole((width, height): (u32, u32), pixels: Pixels, orientation: Orientation) -> Picture {
+        Picture { width, height, window: Region { left: 0, top: 0, width, height }, pixels, orientation }
+    }
+
     /// Width and height as stored.
     pub(super) fn size(&self) -> (u32, u32) {
         (self.width, self.height)

@@ -1,5 +1,9 @@
 //! Converts pixels to a model's numbers: crops, resizes, normalises.
 
+use image::metadata::Orientation;
+
+use super::jpeg::WHOLE;
+use super::orientation::swaps_axes;
 use super::picture::Picture;
 use super::region::{Filter, Region};
 use crate::Fault;
@@ -152,6 +156,30 @@ impl Recipe {
         (offsets, share)
     }
 
+    /// The part of a JPEG file that `max` views need, by its size as stored and its orientation: the
+    /// smallest scale at which a square still has the tensor's size, in eighths, and the rectangle
+    /// of the views in pixels of that scale.
+    pub(super) fn part(&self, size: (u32, u32), orientation: Orientation, max: u32) -> (u32, Region) {
+        let scaled = |side: u32, scale: u32| (side * scale).div_ceil(WHOLE);
+        let is_enough =
+            |scale: &u32| self.side(scaled(size.0.min(size.1), *scale)) >= self.width.max(self.height);
+        let scale = [1, 2, 4].into_iter().find(is_enough).unwrap_or(WHOLE);
+        let (width, height) = (scaled(size.0, scale), scaled(size.1, scale));
+        let (short, long) = (width.min(height), width.max(height));
+        let side = self.side(short);
+        let (offsets, _) = self.offsets(size, max);
+        let offset =
+            |offset: Option<&u32>| offset.map_or(0, |&offset| scaled_offset(offset, scale)).min(long - side);
+        let (first, margin) = (offset(offsets.first()), (short - side) / 2);
+        let length = offset(offsets.last()) + side - first;
+        let is_wide = if swaps_axes(orientation) { height >= width } else { width >= height };
+        let part = match is_wide {
+            true => Region { left: first, top: margin, width: length, height: side },
+            false => Region { left: margin, top: first, width: side, height: length },
+        };
+        (scale, part)
+    }
+
     /// Resizes a square of the picture and applies the orientation: RGB, row by row.
     pub(super) fn resize(&self, picture: &Picture, offset: u32) -> Result<Vec<[u8; 3]>, Fault> {
         let (width, height) = picture.seen_size();
@@ -189,6 +217,11 @@ impl Recipe {
             }
         }
     }
+}
+
+/// An offset in a picture at a scale in eighths.
+pub(super) fn scaled_offset(offset: u32, scale: u32) -> u32 {
+    (offset * scale + WHOLE / 2) / WHOLE
 }
 
 /// Parses one number for all channels, or three separated by commas.

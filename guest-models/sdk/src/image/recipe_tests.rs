@@ -11,7 +11,7 @@ fn pattern(width: u32, height: u32, exif: u8) -> Picture {
     let pixel = |x: u32, y: u32| [x * x + 3 * y, x * y, x ^ y].map(|value| (40 + value % 176) as u8);
     let pixels = (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).collect();
     let orientation = Orientation::from_exif(exif).unwrap();
-    Picture { width, height, pixels: Pixels::Rgb(pixels), orientation }
+    Picture::whole((width, height), Pixels::Rgb(pixels), orientation)
 }
 
 impl Recipe {
@@ -62,7 +62,7 @@ fn resized_squares_equal_pillow() {
 fn grey_and_padded_pixels_resize_like_rgb() {
     let rgb = |value: u8| [value; 3];
     let ramp: Vec<u8> = (0..64 * 48).map(|index| (index * 7) as u8).collect();
-    let picture = |pixels| Picture { width: 64, height: 48, pixels, orientation: Orientation::NoTransforms };
+    let picture = |pixels| Picture::whole((64, 48), pixels, Orientation::NoTransforms);
     let recipe = recipe(16, 0.9, Filter::Bicubic);
     let grey = recipe.middle(&picture(Pixels::Grey(ramp.clone())));
     let others = [
@@ -82,12 +82,7 @@ fn one_pixel_is_enough() {
 
 #[test]
 fn numbers_follow_layout_and_color() {
-    let picture = Picture {
-        width: 2,
-        height: 2,
-        pixels: Pixels::Rgb((0..12).collect()),
-        orientation: Orientation::NoTransforms,
-    };
+    let picture = Picture::whole((2, 2), Pixels::Rgb((0..12).collect()), Orientation::NoTransforms);
     let mut recipe = recipe(2, 1.0, Filter::Bicubic);
     recipe.mean = [0.0, 1.0, 2.0];
     recipe.std = [1.0, 1.0, 0.5];
@@ -141,7 +136,7 @@ fn views_follow_the_orientation() {
     // Stored so that a rotation by 270 degrees shows it.
     let stored = turned.flat_map(|(x, y)| pixels[3 * (y * 90 + x)..][..3].to_vec()).collect();
     let orientation = Orientation::Rotate270;
-    let stored = Picture { width: 40, height: 90, pixels: Pixels::Rgb(stored), orientation };
+    let stored = Picture::whole((40, 90), Pixels::Rgb(stored), orientation);
     let found = recipe(8, 1.0, Filter::Bicubic).resize(&stored, 50).unwrap();
     let apart = found.iter().flatten().zip(expected.iter().flatten());
     // Each of the two passes rounds, and they change places.

@@ -4,7 +4,7 @@ use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3, U8x4};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
-use super::orientation::{stored_at, swaps_axes};
+use super::orientation::{stored_at, stored_region, swaps_axes};
 use super::picture::{Picture, Pixels};
 use crate::Fault;
 
@@ -82,18 +82,27 @@ impl Picture {
         if !fits(left, width, seen.0) || !fits(top, height, seen.1) || size.0 == 0 || size.1 == 0 {
             return Err(internal(&format_args!("{region:?} of a picture of {seen:?} to {size:?}")));
         }
-        let first = stored_at(self.orientation, all, (left, top));
-        let last = stored_at(self.orientation, all, (left + width - 1, top + height - 1));
-        let (x, y) = (first.0.min(last.0), first.1.min(last.1));
-        let swaps = swaps_axes(self.orientation);
-        let turned = |(width, height): (u32, u32)| if swaps { (height, width) } else { (width, height) };
-        let (part, stored) = (turned((width, height)), turned(size));
+        let Region { left, top, width, height } = stored_region(self.orientation, all, region);
+        let window = self.window;
+        let offset = |start: u32, length: u32, from: u32, of: u32| {
+            start.checked_sub(from).filter(|start| start + length <= of)
+        };
+        let inside = offset(left, width, window.left, window.width).zip(offset(
+            top,
+            height,
+            window.top,
+            window.height,
+        ));
+        let Some((x, y)) = inside else {
+            return Err(internal(&format_args!("{region:?}, of which only {window:?} is decoded")));
+        };
+        let stored = if swaps_axes(self.orientation) { (size.1, size.0) } else { size };
 
-        let source = TypedImageRef::<P>::from_buffer(self.width, self.height, pixels)
+        let source = TypedImageRef::<P>::from_buffer(window.width, window.height, pixels)
             .map_err(|error| internal(&error))?;
         // A view of the part: the resizer's own crop option would let the filter read across its
         // edge.
-        let part = TypedCroppedImage::new(source, x, y, part.0, part.1).map_err(|error| internal(&error))?;
+        let part = TypedCroppedImage::new(source, x, y, width, height).map_err(|error| internal(&error))?;
         let mut small = TypedImage::new(stored.0, stored.1);
         let filter = match filter {
             Filter::Bilinear => FilterType::Bilinear,
@@ -125,7 +134,7 @@ mod tests {
 
     /// A picture of 4 by 3 pixels, each of its own level.
     fn picture(orientation: Orientation) -> Picture {
-        Picture { width: 4, height: 3, pixels: Pixels::Grey((0..12).collect()), orientation }
+        Picture::whole((4, 3), Pixels::Grey((0..12).collect()), orientation)
     }
 
     fn levels(picture: &Picture, region: Region) -> Vec<u8> {

@@ -6,13 +6,10 @@
 
 use std::fmt;
 
-use image::ImageFormat;
-
-use super::decode::decode_file;
+use super::decode::{self, First, decode_file};
 use super::frames::{self, Contents};
-use super::jpeg;
 use super::picture::{BLANK_LEVELS, Picture};
-use super::recipe::Recipe;
+use super::recipe::{Recipe, scaled_offset};
 use crate::Fault;
 
 /// Default maximum number of views of an image. Odd, so that the central square and the middle
@@ -86,11 +83,15 @@ impl<'r> Viewer<'r> {
     /// Those of [`super::decode`] and of `judge`. An animation that breaks off after its first
     /// frame, and a JPEG file of which a part can be decoded, are not errors: see [`Seen`].
     pub fn show(&mut self, file: &[u8], judge: &mut Judge<'_>) -> Result<Seen, Fault> {
-        self.show_with(file, judge, &mut |_, _| Ok(()))
+        let (recipe, max_views) = (self.recipe, self.max_views);
+        let select = |size, orientation| recipe.part(size, orientation, max_views);
+        let first = decode_file(file, self.max_pixels, &select)?;
+        self.show_first(file, first, judge)
     }
 
     /// As [`Viewer::show`], and passes the picture itself to `whole` first, with the number of
-    /// frames of the image: the first frame, over white.
+    /// frames of the image: the first frame, over white. All pixels of a JPEG file are decoded for
+    /// it.
     ///
     /// # Errors
     ///
@@ -101,12 +102,18 @@ impl<'r> Viewer<'r> {
         judge: &mut Judge<'_>,
         whole: &mut Whole<'_>,
     ) -> Result<Seen, Fault> {
-        let (first, format, contents) = decode_file(file, self.max_pixels)?;
-        whole(&first, contents.pictures.max(1))?;
-        let is_damaged = format == ImageFormat::Jpeg && !jpeg::is_whole(file, first.size());
+        let first = decode_file(file, self.max_pixels, &decode::whole)?;
+        whole(&first.picture, first.contents.pictures.max(1))?;
+        self.show_first(file, first, judge)
+    }
+
+    /// Passes each view of `file`, of which `first` is the first picture.
+    fn show_first(&mut self, file: &[u8], first: First, judge: &mut Judge<'_>) -> Result<Seen, Fault> {
+        let First { picture: first, size, scale, format, contents, is_damaged } = first;
         let frames = self.frames(&first, contents);
         let views = self.max_views / (1 + frames.len() as u32);
-        let (offsets, share) = self.recipe.offsets(first.size(), views.max(1));
+        let (mut offsets, share) = self.recipe.offsets(size, views.max(1));
+        offsets.iter_mut().for_each(|offset| *offset = scaled_offset(*offset, scale));
         let orientation = first.orientation;
         let (mut blank, mut has_content) = (None, false);
         let mut pass = |view: Vec<[u8; 3]>| {

@@ -2,15 +2,18 @@
 
 /// Codes of up to 16 bits and their values.
 pub(super) struct Table {
-    /// Length and value of a code by the next bits; 0 if the code is longer.
+    /// By the next bits: length, and value from bit 8; 0 if the code is longer.
     short: Box<[u16; 1 << SHORT_BITS]>,
+    /// By the next bits, for codes of coefficients: length with the coefficient's bits, number of
+    /// zeros before it from bit 8, coefficient from bit 16; 0 if they are longer, or for other codes.
+    coefficients: Box<[i32; 1 << SHORT_BITS]>,
     /// By length: the first code after those of this length, and its index minus that code.
     ends: [(u32, i32); 17],
     values: [u8; 256],
 }
 
-/// Maximum length of a code in the lookup table.
-const SHORT_BITS: u32 = 9;
+/// Maximum length of a code in the lookup tables.
+const SHORT_BITS: u32 = 10;
 
 impl Table {
     pub(super) fn read(segment: &[u8]) -> Option<(Table, &[u8])> {
@@ -19,7 +22,8 @@ impl Table {
         let (found, rest) = rest.split_at_checked(total)?;
         let mut values = [0; 256];
         values.get_mut(..total)?.copy_from_slice(found);
-        let mut table = Table { short: Box::new([0; 1 << SHORT_BITS]), ends: [(0, 0); 17], values };
+        let (short, coefficients) = (Box::new([0; 1 << SHORT_BITS]), Box::new([0; 1 << SHORT_BITS]));
+        let mut table = Table { short, coefficients, ends: [(0, 0); 17], values };
         let (mut code, mut index) = (0_u32, 0_u32);
         for (length, &count) in (1_u32..).zip(counts) {
             for _ in 0..count {
@@ -29,7 +33,7 @@ impl Table {
                 }
                 if length <= SHORT_BITS {
                     let free = SHORT_BITS - length;
-                    let entry = (length as u16) << 8 | u16::from(values[index as usize]);
+                    let entry = u16::from(values[index as usize]) << 8 | length as u16;
                     table.short[(code << free) as usize..][..1 << free].fill(entry);
                 }
                 (code, index) = (code + 1, index + 1);
@@ -37,16 +41,33 @@ impl Table {
             table.ends[length as usize] = (code, index as i32 - code as i32);
             code <<= 1;
         }
+        for (next, (entry, short)) in (0_u32..).zip(table.coefficients.iter_mut().zip(&*table.short)) {
+            let (length, value) = (u32::from(short & 0xff), u32::from(short >> 8));
+            let (zeros, size) = (value >> 4, value & 15);
+            if size > 0 && length + size <= SHORT_BITS {
+                let bits = next >> (SHORT_BITS - length - size) & ((1 << size) - 1);
+                *entry = signed(bits, size) << 16 | (zeros << 8 | (length + size)) as i32;
+            }
+        }
         Some((table, rest))
     }
 }
 
+/// Value of a coefficient with these bits: those that start with 0 are negative.
+fn signed(bits: u32, size: u32) -> i32 {
+    let is_negative = size > 0 && bits >> (size - 1) == 0;
+    bits as i32 - if is_negative { (1 << size) - 1 } else { 0 }
+}
+
 /// Reader of the bits of a scan, up to the next marker.
+///
+/// Codes may be read past the end: [`Bits::is_past_end`] tells.
 pub(super) struct Bits<'f> {
-    pub(super) rest: &'f [u8],
-    /// The lowest `count` bits are unread.
+    rest: &'f [u8],
+    /// The highest `count` bits are unread; those behind are part of the next byte or 0.
     buffer: u64,
-    count: u32,
+    /// Negative if more bits were read than exist.
+    count: i32,
 }
 
 impl<'f> Bits<'f> {
@@ -54,8 +75,39 @@ impl<'f> Bits<'f> {
         Bits { rest, buffer: 0, count: 0 }
     }
 
+    /// Data after the bits, of which some may be unread.
+    pub(super) fn rest(&self) -> &'f [u8] {
+        self.rest
+    }
+
+    /// True if more bits were read than the scan has.
+    pub(super) fn is_past_end(&self) -> bool {
+        self.count < 0
+    }
+
+    /// Fills the buffer with 32 bits at least, unless the scan ends.
+    #[inline(always)]
     fn fill(&mut self) {
-        while self.count <= 56 {
+        if self.count < 32 {
+            if let Some(chunk) = self.rest.first_chunk::<8>() {
+                let next = u64::from_be_bytes(*chunk);
+                // No byte is 0xff: none of the complement's is 0.
+                if (!next).wrapping_sub(0x0101_0101_0101_0101) & next & 0x8080_8080_8080_8080 == 0 {
+                    self.buffer |= next >> self.count;
+                    let bytes = (63 - self.count) as usize >> 3;
+                    self.rest = &self.rest[bytes..];
+                    self.count |= 56;
+                    return;
+                }
+            }
+            self.fill_bytewise();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fill_bytewise(&mut self) {
+        while (0..=56).contains(&self.count) {
             let byte = match *self.rest {
                 [0xff, 0, ref behind @ ..] => {
                     self.rest = behind;
@@ -67,56 +119,96 @@ impl<'f> Bits<'f> {
                     byte
                 }
             };
-            self.buffer = self.buffer << 8 | u64::from(byte);
+            self.buffer |= u64::from(byte) << 56 >> self.count;
             self.count += 8;
         }
     }
 
-    /// Reads a code, and returns its value.
-    pub(super) fn symbol(&mut self, table: &Table) -> Option<u8> {
-        if self.count < 16 {
-            self.fill();
-        }
-        // Missing bits are ones, with which encoders fill the last byte.
-        let next = match self.count {
-            count @ 16.. => self.buffer >> (count - 16),
-            count => self.buffer << (16 - count) | ((1 << (16 - count)) - 1),
-        };
-        let next = next as u32 & 0xffff;
-        let short = table.short[(next >> (16 - SHORT_BITS)) as usize];
-        let (length, value) = if short != 0 {
-            (u32::from(short >> 8), short as u8)
-        } else {
-            let length = (SHORT_BITS + 1..=16)
-                .find(|&length| next >> (16 - length) < table.ends[length as usize].0)?;
-            let index = (next >> (16 - length)) as i32 + table.ends[length as usize].1;
-            (length, *table.values.get(usize::try_from(index).ok()?)?)
-        };
-        self.count = self.count.checked_sub(length)?;
-        Some(value)
+    #[inline(always)]
+    fn skip(&mut self, bits: u32) {
+        self.buffer <<= bits;
+        self.count -= bits as i32;
     }
 
-    /// Skips up to 16 bits.
-    pub(super) fn skip(&mut self, bits: u32) -> Option<()> {
-        if self.count < bits {
-            self.fill();
+    /// Reads a number of up to 16 bits from a filled buffer.
+    #[inline(always)]
+    fn number(&mut self, bits: u32) -> u32 {
+        let number = (self.buffer >> 1 >> (63 - bits)) as u32;
+        self.skip(bits);
+        number
+    }
+
+    /// Reads a code from a filled buffer, and returns its value; 16 bits are left in the buffer.
+    #[inline(always)]
+    fn value(&mut self, table: &Table) -> Option<u32> {
+        let short = table.short[(self.buffer >> (64 - SHORT_BITS)) as usize];
+        if short != 0 {
+            self.skip(u32::from(short & 0xff));
+            return Some(u32::from(short >> 8));
         }
-        self.count = self.count.checked_sub(bits)?;
-        Some(())
+        self.long_value(table)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn long_value(&mut self, table: &Table) -> Option<u32> {
+        let next = (self.buffer >> 48) as u32;
+        let length =
+            (SHORT_BITS + 1..=16).find(|&length| next >> (16 - length) < table.ends[length as usize].0)?;
+        let index = (next >> (16 - length)) as i32 + table.ends[length as usize].1;
+        self.skip(length);
+        table.values.get(usize::try_from(index).ok()?).map(|&value| value.into())
+    }
+
+    /// Reads a code, and returns its value.
+    #[inline(always)]
+    pub(super) fn symbol(&mut self, table: &Table) -> Option<u32> {
+        self.fill();
+        self.value(table)
     }
 
     /// Reads a number of up to 16 bits.
-    pub(super) fn take(&mut self, bits: u32) -> Option<u32> {
-        self.skip(bits)?;
-        Some((self.buffer >> self.count) as u32 & ((1 << bits) - 1))
+    #[inline(always)]
+    pub(super) fn take(&mut self, bits: u32) -> u32 {
+        self.fill();
+        self.number(bits)
     }
 
-    /// Continues after the restart marker of this number, of which the last three bits are stored.
-    pub(super) fn restart(&mut self, number: u32) -> Option<()> {
-        let (marker, behind) = next_marker(self.rest)?;
-        (u32::from(marker) == 0xd0 + number % 8).then_some(())?;
-        *self = Bits::new(behind);
-        Some(())
+    /// Reads a signed coefficient of up to 16 bits.
+    #[inline(always)]
+    pub(super) fn signed(&mut self, size: u32) -> i32 {
+        signed(self.take(size), size)
+    }
+
+    /// Reads the next coefficient: the number of zeros before it, and the coefficient; 0 for a
+    /// code that has none.
+    #[inline(always)]
+    pub(super) fn coefficient(&mut self, table: &Table) -> Option<(u32, i32)> {
+        self.fill();
+        let entry = table.coefficients[(self.buffer >> (64 - SHORT_BITS)) as usize];
+        if entry != 0 {
+            self.skip(entry as u32 & 0xff);
+            return Some((entry as u32 >> 8 & 0xff, entry >> 16));
+        }
+        let value = self.value(table)?;
+        let (zeros, size) = (value >> 4, value & 15);
+        Some((zeros, signed(self.number(size), size)))
+    }
+
+    /// Reads over the next coefficient: the number of zeros before it, and the length of the
+    /// coefficient; 0 for a code that has none.
+    #[inline(always)]
+    pub(super) fn skipped(&mut self, table: &Table) -> Option<(u32, u32)> {
+        self.fill();
+        let short = u32::from(table.short[(self.buffer >> (64 - SHORT_BITS)) as usize]);
+        if short != 0 {
+            let size = short >> 8 & 15;
+            self.skip((short & 0xff) + size);
+            return Some((short >> 12, size));
+        }
+        let value = self.long_value(table)?;
+        self.skip(value & 15);
+        Some((value >> 4, value & 15))
     }
 }
 

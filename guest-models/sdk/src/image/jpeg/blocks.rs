@@ -1,80 +1,95 @@
-//! Blocks of a scan: reads the codes of their coefficients.
+//! Blocks of a scan: reads their coefficients (ITU-T T.81, annexes F and G).
 
 use super::bits::{Bits, Table};
 
 /// Coefficients in a scan.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Band {
     pub(super) first: u32,
     pub(super) last: u32,
     /// True if the scan adds a bit to coefficients of earlier scans.
     pub(super) refines: bool,
+    /// Position of the scan's lowest bit.
+    pub(super) shift: u32,
 }
 
-/// Reader of the blocks of a scan, in order.
-pub(super) struct Blocks<'f> {
-    bits: Bits<'f>,
+/// Coefficients of a block of a progressive file: the first few in the order of scans, and which of
+/// all are not 0.
+pub(super) struct Stored<'c> {
+    pub(super) coefficients: &'c mut [i16],
+    pub(super) nonzero: &'c mut u64,
+}
+
+/// Reads the mean of a block, as the difference to the mean of the block before.
+#[inline(always)]
+pub(super) fn mean(bits: &mut Bits<'_>, table: &Table, before: &mut i32) -> Option<i16> {
+    let size = bits.symbol(table).filter(|size| *size <= 16)?;
+    *before = before.wrapping_add(bits.signed(size));
+    Some(*before as i16)
+}
+
+/// Reads the other coefficients of a block in a sequential file, stores the first ones in
+/// `coefficients`, in the order of scans, and returns the number of those up to the last that is
+/// not 0.
+#[inline(always)]
+pub(super) fn others(bits: &mut Bits<'_>, table: &Table, coefficients: &mut [i16]) -> Option<usize> {
+    let (mut at, mut used) = (1, 1);
+    while at < coefficients.len() {
+        let (zeros, value) = bits.coefficient(table)?;
+        if value == 0 {
+            if zeros < 15 {
+                return Some(used);
+            }
+            at += 16;
+            continue;
+        }
+        at += zeros as usize;
+        let Some(coefficient) = coefficients.get_mut(at) else {
+            skip_others(bits, table, at + 1)?;
+            return Some(used);
+        };
+        *coefficient = value as i16;
+        at += 1;
+        used = at;
+    }
+    skip_others(bits, table, at)?;
+    Some(used)
+}
+
+/// Reads over the coefficients of a block in a sequential file from this one.
+#[inline(always)]
+pub(super) fn skip_others(bits: &mut Bits<'_>, table: &Table, mut at: usize) -> Option<()> {
+    while at < 64 {
+        let (zeros, size) = bits.skipped(table)?;
+        if size == 0 && zeros < 15 {
+            return Some(());
+        }
+        at += zeros as usize + 1;
+    }
+    (at == 64).then_some(())
+}
+
+/// Reader of the blocks of a scan of one component of a progressive file, in order.
+pub(super) struct Progressive {
     pub(super) band: Band,
     /// Number of following blocks without codes of their own.
-    run: u32,
+    pub(super) run: u32,
 }
 
-impl<'f> Blocks<'f> {
-    pub(super) fn new(bits: Bits<'f>, band: Band) -> Self {
-        Blocks { bits, band, run: 0 }
-    }
-
-    /// Continues after the restart marker of this number.
-    pub(super) fn restart(&mut self, number: u32) -> Option<()> {
-        self.run = 0;
-        self.bits.restart(number)
-    }
-
-    /// Skips the bit that refines the mean of a block.
-    pub(super) fn skip_bit(&mut self) -> Option<()> {
-        self.bits.skip(1)
-    }
-
-    /// Data after the scan.
-    pub(super) fn rest(&self) -> &'f [u8] {
-        self.bits.rest
-    }
-
-    /// Reads the mean of a block.
-    pub(super) fn mean(&mut self, table: &Table) -> Option<()> {
-        let size = self.bits.symbol(table)?;
-        self.bits.skip(Some(size.into()).filter(|size| *size <= 16)?)
-    }
-
-    /// Reads the other coefficients of a block in a sequential file.
-    pub(super) fn others(&mut self, table: &Table) -> Option<()> {
-        let mut at = 1;
-        while at < 64 {
-            let symbol = u32::from(self.bits.symbol(table)?);
-            match (symbol >> 4, symbol & 15) {
-                (15, 0) => at += 16,
-                (_, 0) => return Some(()),
-                (zeros, size) => {
-                    at += zeros + 1;
-                    self.bits.skip(size)?;
-                }
-            }
-        }
-        (at == 64).then_some(())
-    }
-
-    /// Reads the first bits of coefficients in a progressive file.
-    pub(super) fn first(&mut self, table: &Table, nonzero: &mut u64) -> Option<()> {
+impl Progressive {
+    /// Reads the first bits of coefficients.
+    pub(super) fn first(&mut self, bits: &mut Bits<'_>, table: &Table, block: Stored<'_>) -> Option<()> {
         if self.run > 0 {
             self.run -= 1;
             return Some(());
         }
         let mut at = self.band.first;
         while at <= self.band.last {
-            let symbol = u32::from(self.bits.symbol(table)?);
+            let symbol = bits.symbol(table)?;
             match (symbol >> 4, symbol & 15) {
                 (15, 0) => at += 16,
-                (bits, 0) => {
-                    self.run = (1 << bits) - 1 + self.bits.take(bits)?;
+                (length, 0) => {
+                    self.run = (1 << length) - 1 + bits.take(length);
                     break;
                 }
                 (zeros, size) => {
@@ -82,8 +97,11 @@ impl<'f> Blocks<'f> {
                     if at > self.band.last {
                         return None;
                     }
-                    self.bits.skip(size)?;
-                    *nonzero |= 1 << at;
+                    let value = bits.signed(size);
+                    if let Some(coefficient) = block.coefficients.get_mut(at as usize) {
+                        *coefficient = (value << self.band.shift) as i16;
+                    }
+                    *block.nonzero |= 1 << at;
                     at += 1;
                 }
             }
@@ -91,43 +109,82 @@ impl<'f> Blocks<'f> {
         Some(())
     }
 
-    /// Reads one more bit of coefficients in a progressive file.
-    pub(super) fn refined(&mut self, table: &Table, nonzero: &mut u64) -> Option<()> {
+    /// Reads one more bit of coefficients.
+    pub(super) fn refined(&mut self, bits: &mut Bits<'_>, table: &Table, block: Stored<'_>) -> Option<()> {
+        let Stored { coefficients, nonzero } = block;
+        let bit = 1_i32 << self.band.shift;
         let mut at = self.band.first;
         while self.run == 0 && at <= self.band.last {
-            let symbol = u32::from(self.bits.symbol(table)?);
-            let (mut zeros, size) = (symbol >> 4, symbol & 15);
-            match (zeros, size) {
-                (15, 0) => {}
-                (bits, 0) => {
-                    self.run = (1 << bits) + self.bits.take(bits)?;
+            let symbol = bits.symbol(table)?;
+            let (zeros, size) = (symbol >> 4, symbol & 15);
+            let value = match (zeros, size) {
+                (15, 0) => 0,
+                (length, 0) => {
+                    self.run = (1 << length) + bits.take(length);
                     break;
                 }
-                (_, 1) => self.bits.skip(1)?,
+                (_, 1) if bits.take(1) == 1 => bit,
+                (_, 1) => -bit,
                 _ => return None,
-            }
+            };
             // Nonzero coefficients before the next one have a bit each.
-            while at <= self.band.last {
-                if *nonzero >> at & 1 == 1 {
-                    self.bits.skip(1)?;
-                } else if zeros == 0 {
-                    break;
-                } else {
-                    zeros -= 1;
+            let to = nth_zero(*nonzero, at, zeros).min(self.band.last + 1);
+            refine(bits, coefficients, *nonzero, at..to, bit);
+            at = to;
+            if value != 0 {
+                if at > self.band.last {
+                    return None;
                 }
-                at += 1;
-            }
-            if size == 1 {
-                *nonzero |= 1 << Some(at).filter(|at| *at <= self.band.last)?;
+                *nonzero |= 1 << at;
+                if let Some(coefficient) = coefficients.get_mut(at as usize) {
+                    *coefficient = value as i16;
+                }
             }
             at += 1;
         }
         if self.run > 0 {
-            for at in at..=self.band.last {
-                self.bits.skip((*nonzero >> at & 1) as u32)?;
-            }
+            refine(bits, coefficients, *nonzero, at..self.band.last + 1, bit);
             self.run -= 1;
         }
         Some(())
+    }
+}
+
+/// Position of the zero after `zeros` others in `nonzero`, at or after `from`; 64 or more if there
+/// is none.
+fn nth_zero(nonzero: u64, from: u32, zeros: u32) -> u32 {
+    let mut free = !nonzero & (u64::MAX << from);
+    for _ in 0..zeros {
+        free &= free.wrapping_sub(1);
+    }
+    free.trailing_zeros()
+}
+
+/// Reads a bit of each nonzero coefficient at these positions.
+fn refine(
+    bits: &mut Bits<'_>,
+    coefficients: &mut [i16],
+    nonzero: u64,
+    positions: std::ops::Range<u32>,
+    bit: i32,
+) {
+    if positions.is_empty() {
+        return;
+    }
+    let mut left = nonzero & (u64::MAX << positions.start) & (u64::MAX >> (64 - positions.end));
+    while left != 0 {
+        let at = left.trailing_zeros() as usize;
+        let Some(coefficient) = coefficients.get_mut(at) else { break };
+        left &= left - 1;
+        if bits.take(1) == 1 {
+            let value = i32::from(*coefficient);
+            *coefficient = (value + if value < 0 { -bit } else { bit }) as i16;
+        }
+    }
+    let mut count = left.count_ones();
+    while count > 0 {
+        let step = count.min(16);
+        bits.take(step);
+        count -= step;
     }
 }
