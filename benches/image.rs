@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
+use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, Viewer};
 use guest_sdk::settings::Settings;
 use infer_config::{Config, Origin};
 use infer_control::{component::card_facts, registry::Registry};
@@ -35,8 +35,12 @@ fn decoding(criterion: &mut Criterion) {
             let mut tensor = Vec::new();
             bencher.iter(|| {
                 tensor.clear();
-                let picture = decode(black_box(&file), DEFAULT_MAX_PIXELS).expect("a photo");
-                recipe.apply(&picture, &mut tensor).expect("the photo has pixels");
+                let mut viewer = Viewer::new(&recipe, DEFAULT_MAX_PIXELS, 1);
+                let mut judge = |view: &[[u8; 3]]| {
+                    recipe.normalise(view, &mut tensor);
+                    Ok(())
+                };
+                viewer.show(black_box(&file), &mut judge).expect("a photo");
             });
         });
         group.bench_function(BenchmarkId::new("sandbox", name), |bencher| {

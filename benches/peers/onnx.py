@@ -5,11 +5,11 @@
 
 Two tables, with the sides in alternating rounds. Tensors: the same tensor through a session of 1
 and of 2 threads, one request at a time: `infer bench --task tensor`, natively and through the
-sandbox, against a loop around `InferenceSession.run`. Photos: from the bytes of a JPEG to a label, on
-all cores: `infer serve` and POST /classify, loaded by wrk, against Pillow (which decodes no more than
-the model needs, by `draft`), numpy and onnxruntime in as many threads of one Python process, without
-HTTP. The photos are coffee.jpg, 600 × 400, and the same enlarged to 4000 × 3000, baseline and
-progressive; with `--formats` also as PNG and WebP.
+sandbox, against a loop around `InferenceSession.run`. Photos: from the bytes of a JPEG to a label,
+on all cores: `infer serve` and POST /classify, loaded by wrk, against Pillow (which decodes no more
+than the model needs, by `draft`), numpy and onnxruntime in as many threads of one Python process,
+without HTTP. The photos are coffee.jpg, 600 × 400, and the same enlarged to 4000 × 3000, baseline
+and progressive; with `--formats` also as PNG and WebP.
 
 The script first checks that both return the same outputs (by POST /v2/models/NAME/infer) and
 labels.

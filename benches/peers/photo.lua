@@ -9,5 +9,6 @@ end
 function done(summary, latency)
     local errors = summary.errors
     local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
-    print(string.format('{"rate": %.3f, "failed": %d}', summary.requests / summary.duration * 1e6, failed))
+    local rate = summary.requests / summary.duration * 1e6
+    print(string.format('{"rate": %.3f, "failed": %d}', rate, failed))
 end

@@ -2,10 +2,10 @@
 
     pip install pillow==13.0.0 numpy && python jpegs.py
 
-Each case: the length of the file as 32 bits (little endian), the file, and its pixels as RGB, row by
-row, at the scales 1, 1/2, 1/4 and 1/8. libjpeg-turbo transforms blocks to fewer samples in another
-way than the guest, so its scaled pixels are near the guest's and not equal; jpeg_tests.rs has the
-bounds.
+Each case: the length of the file as 32 bits (little endian), the file, and its pixels as RGB, row
+by row, at the scales 1, 1/2, 1/4 and 1/8. libjpeg-turbo transforms blocks to fewer samples in
+another way than the guest, so its scaled pixels are near the guest's and not equal; jpeg_tests.rs
+has the bounds.
 """
 import io
 import struct
@@ -26,7 +26,7 @@ def saved(width, height, mode="RGB", **options):
 
 
 def sampled(factors, width, height, **options):
-    """A file whose luma has other factors, with as many blocks per unit. The blocks lie elsewhere."""
+    """A file whose luma has other factors, and as many blocks per unit: they lie elsewhere."""
     file = bytearray(saved(width, height, **options))
     for at in range(len(file) - 1):
         if file[at] == 0xFF and file[at + 1] in (0xC0, 0xC2):

@@ -28,8 +28,8 @@ pub(super) fn stored_at(
     }
 }
 
-/// Maps a rectangle of the oriented picture, which is inside of it and not empty, to the rectangle of
-/// the stored picture of `size`.
+/// Maps a rectangle of the oriented picture, which is inside of it and not empty, to the rectangle
+/// of the stored picture of `size`.
 pub(super) fn stored_region(orientation: Orientation, size: (u32, u32), region: Region) -> Region {
     let Region { left, top, width, height } = region;
     let first = stored_at(orientation, size, (left, top));

@@ -2,6 +2,7 @@
 
 use image::metadata::Orientation;
 
+use super::super::orientation::stored_region;
 use super::super::picture::Pixels;
 use super::*;
 use crate::settings::Settings;
@@ -191,6 +192,36 @@ fn unsupported_card_names_the_key() {
         match Recipe::from_card(&settings.card("image").unwrap()) {
             Err(Fault::Internal(message)) => assert!(message.contains(&format!("`{key}`")), "{message}"),
             other => panic!("`{key}` = `{value}`: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn jpeg_part_is_small_and_contains_the_views() {
+    // Size, crop, maximum of views; the scale in eighths.
+    for (size, crop, max, scale) in [
+        ((600, 400), 0.875, 1, 8),
+        ((1411, 1411), 0.875, 1, 4),
+        ((4000, 3000), 0.875, 1, 2),
+        ((3000, 4000), 0.875, 5, 2),
+        ((4100, 4099), 1.0, 5, 1),
+        ((9000, 100), 1.0, 5, 8),
+        ((1, 1), 0.5, 5, 8),
+    ] {
+        let recipe = recipe(224, crop, Filter::Bicubic);
+        for orientation in (1..=8).filter_map(Orientation::from_exif) {
+            let (found, part) = recipe.part(size, orientation, max);
+            assert_eq!(found, scale, "{size:?}");
+            let scaled = |side: u32| (side * scale).div_ceil(8);
+            let stored = (scaled(size.0), scaled(size.1));
+            let window = stored_region(orientation, stored, part);
+            let pixels = Pixels::Grey(vec![7; (window.width * window.height) as usize]);
+            let picture = Picture { width: stored.0, height: stored.1, window, pixels, orientation };
+            for offset in recipe.offsets(size, max).0 {
+                recipe.resize(&picture, scaled_offset(offset, scale)).unwrap();
+            }
+            let half = u64::from(window.width) * u64::from(window.height) * 2;
+            assert!(max > 1 || half <= 2 * u64::from(stored.0) * u64::from(stored.1));
         }
     }
 }

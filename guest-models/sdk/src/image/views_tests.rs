@@ -1,7 +1,7 @@
 //! Views of animations and long images, and the cost of hostile files.
 
 use image::codecs::gif::GifEncoder;
-use image::{Delay, Frame, Rgba, RgbaImage};
+use image::{Delay, Frame, ImageFormat, Rgba, RgbaImage};
 
 use super::*;
 use crate::image::limits::DEFAULT_MAX_PIXELS;
@@ -261,6 +261,49 @@ fn mutated_animations_do_not_panic() {
                 file[at] = next();
             }
             let _ = show(&file, 1 << 20, 5);
+        }
+    }
+}
+
+#[test]
+fn small_scales_show_what_whole_jpegs_show() {
+    let image = image::RgbImage::from_fn(643, 427, |x, y| {
+        let wave = |x: u32, of: f32| 127.0 + 100.0 * (x as f32 / of).sin();
+        image::Rgb([wave(x, 60.0) as u8, wave(y, 45.0) as u8, wave(x + 2 * y, 90.0) as u8])
+    });
+    let mut file = std::io::Cursor::new(Vec::new());
+    image.write_to(&mut file, ImageFormat::Jpeg).unwrap();
+    let file = file.into_inner();
+    let recipe = recipe();
+    for orientation in 1..=8 {
+        // An EXIF segment: a little-endian directory with the entry 0x0112, one 16-bit number.
+        let mut exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+        let file = [&file[..2], &exif, &file[2..]].concat();
+        for max_views in [1, 5] {
+            let views = |with_whole: bool| {
+                let mut views = Vec::new();
+                let mut viewer = Viewer::new(&recipe, DEFAULT_MAX_PIXELS, max_views);
+                let mut judge = |view: &[[u8; 3]]| {
+                    views.extend(view.iter().flatten().copied());
+                    Ok(())
+                };
+                let seen = match with_whole {
+                    true => viewer.show_with(&file, &mut judge, &mut |picture, _| {
+                        assert!(picture.seen_size() == (643, 427) || picture.seen_size() == (427, 643));
+                        Ok(())
+                    }),
+                    false => viewer.show(&file, &mut judge),
+                };
+                (seen.unwrap(), views)
+            };
+            let ((seen, whole), (seen_small, small)) = (views(true), views(false));
+            assert_eq!(seen, seen_small);
+            assert_eq!(whole.len(), small.len());
+            let apart = whole.iter().zip(&small).map(|(one, other)| one.abs_diff(*other)).max();
+            // The picture at 1/8 ends with a pixel that is only in part of the file's, and offsets
+            // are rounded: up to 12 pixels, by up to 2.2 levels each.
+            assert!(apart <= Some(30), "{orientation}, {max_views} views: {apart:?} apart");
         }
     }
 }

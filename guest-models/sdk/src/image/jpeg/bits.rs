@@ -5,8 +5,13 @@ pub(super) struct Table {
     /// By the next bits: length, and value from bit 8; 0 if the code is longer.
     short: Box<[u16; 1 << SHORT_BITS]>,
     /// By the next bits, for codes of coefficients: length with the coefficient's bits, number of
-    /// zeros before it from bit 8, coefficient from bit 16; 0 if they are longer, or for other codes.
+    /// zeros before it from bit 8, coefficient from bit 16; 0 if they are longer, or for other
+    /// codes.
     coefficients: Box<[i32; 1 << SHORT_BITS]>,
+    /// By the next bits: length of as many whole codes of a block as they contain, with their
+    /// coefficients' bits; number of those coefficients from bit 4, and from bit 10 if a code ends
+    /// the block. 0 if they contain none. Empty if the picture is too small for it to pay.
+    skips: Vec<u16>,
     /// By length: the first code after those of this length, and its index minus that code.
     ends: [(u32, i32); 17],
     values: [u8; 256],
@@ -14,6 +19,9 @@ pub(super) struct Table {
 
 /// Maximum length of a code in the lookup tables.
 const SHORT_BITS: u32 = 10;
+
+/// Number of bits by which codes are skipped.
+const SKIP_BITS: u32 = 12;
 
 impl Table {
     pub(super) fn read(segment: &[u8]) -> Option<(Table, &[u8])> {
@@ -23,7 +31,7 @@ impl Table {
         let mut values = [0; 256];
         values.get_mut(..total)?.copy_from_slice(found);
         let (short, coefficients) = (Box::new([0; 1 << SHORT_BITS]), Box::new([0; 1 << SHORT_BITS]));
-        let mut table = Table { short, coefficients, ends: [(0, 0); 17], values };
+        let mut table = Table { short, coefficients, skips: Vec::new(), ends: [(0, 0); 17], values };
         let (mut code, mut index) = (0_u32, 0_u32);
         for (length, &count) in (1_u32..).zip(counts) {
             for _ in 0..count {
@@ -50,6 +58,33 @@ impl Table {
             }
         }
         Some((table, rest))
+    }
+
+    /// Prepares to skip coefficients of many blocks.
+    pub(super) fn prepare_skips(&mut self) {
+        if !self.skips.is_empty() {
+            return;
+        }
+        let entry = |next: u32| {
+            let (mut bits, mut count) = (0, 0);
+            loop {
+                let short = next << (32 - SKIP_BITS) << bits >> (32 - SHORT_BITS);
+                let short = u32::from(self.short[short as usize]);
+                let (length, zeros, size) = (short & 0xff, short >> 12, short >> 8 & 15);
+                if short == 0 || bits + length + size > SKIP_BITS {
+                    return (count << 4 | bits) as u16;
+                }
+                bits += length + size;
+                if size == 0 && zeros < 15 {
+                    return (1 << 10 | count << 4 | bits) as u16;
+                }
+                if count + zeros + 1 > 63 {
+                    return (count << 4 | (bits - length - size)) as u16;
+                }
+                count += zeros + 1;
+            }
+        };
+        self.skips = (0..1 << SKIP_BITS).map(entry).collect();
     }
 }
 
@@ -195,20 +230,31 @@ impl<'f> Bits<'f> {
         Some((zeros, signed(self.number(size), size)))
     }
 
-    /// Reads over the next coefficient: the number of zeros before it, and the length of the
-    /// coefficient; 0 for a code that has none.
+    /// Reads over the coefficients of a block in a sequential file from this one.
     #[inline(always)]
-    pub(super) fn skipped(&mut self, table: &Table) -> Option<(u32, u32)> {
-        self.fill();
-        let short = u32::from(table.short[(self.buffer >> (64 - SHORT_BITS)) as usize]);
-        if short != 0 {
-            let size = short >> 8 & 15;
-            self.skip((short & 0xff) + size);
-            return Some((short >> 12, size));
+    pub(super) fn skip_coefficients(&mut self, table: &Table, mut at: u32) -> Option<()> {
+        while at < 64 {
+            self.fill();
+            let skip = table.skips.get((self.buffer >> (64 - SKIP_BITS)) as usize);
+            let skip = skip.map_or(0, |&skip| u32::from(skip));
+            let behind = at + (skip >> 4 & 63);
+            if skip != 0 && behind < 64 {
+                self.skip(skip & 15);
+                if skip >> 10 != 0 {
+                    return Some(());
+                }
+                at = behind;
+                continue;
+            }
+            let value = self.value(table)?;
+            let (zeros, size) = (value >> 4, value & 15);
+            self.skip(size);
+            if size == 0 && zeros < 15 {
+                return Some(());
+            }
+            at += zeros + 1;
         }
-        let value = self.long_value(table)?;
-        self.skip(value & 15);
-        Some((value >> 4, value & 15))
+        (at == 64).then_some(())
     }
 }
 

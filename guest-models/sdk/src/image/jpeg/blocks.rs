@@ -45,28 +45,15 @@ pub(super) fn others(bits: &mut Bits<'_>, table: &Table, coefficients: &mut [i16
         }
         at += zeros as usize;
         let Some(coefficient) = coefficients.get_mut(at) else {
-            skip_others(bits, table, at + 1)?;
+            bits.skip_coefficients(table, at as u32 + 1)?;
             return Some(used);
         };
         *coefficient = value as i16;
         at += 1;
         used = at;
     }
-    skip_others(bits, table, at)?;
+    bits.skip_coefficients(table, at as u32)?;
     Some(used)
-}
-
-/// Reads over the coefficients of a block in a sequential file from this one.
-#[inline(always)]
-pub(super) fn skip_others(bits: &mut Bits<'_>, table: &Table, mut at: usize) -> Option<()> {
-    while at < 64 {
-        let (zeros, size) = bits.skipped(table)?;
-        if size == 0 && zeros < 15 {
-            return Some(());
-        }
-        at += zeros as usize + 1;
-    }
-    (at == 64).then_some(())
 }
 
 /// Reader of the blocks of a scan of one component of a progressive file, in order.

@@ -9,6 +9,9 @@ use super::segments::Tables;
 /// Maximum number of scans in a file. Encoders write up to ten.
 const MAX_SCANS: u32 = 100;
 
+/// Number of blocks from which tables for skipping coefficients pay.
+const MANY_BLOCKS: u32 = 20_000;
+
 /// A component in a scan, with the indices of its tables.
 struct Part {
     component: usize,
@@ -35,7 +38,7 @@ impl Jpeg<'_> {
     /// or invalid; `None` if the header is invalid.
     pub(super) fn scan<'d>(&mut self, header: &[u8], data: &'d [u8]) -> Option<(&'d [u8], bool)> {
         self.scans += 1;
-        let (frame, tables) = (&mut self.frame, &self.tables);
+        let frame = &mut self.frame;
         let (count, header) = header.split_first()?;
         let (selectors, band) = header.split_at_checked(2 * usize::from(*count))?;
         let part = |selector: &[u8]| {
@@ -61,10 +64,17 @@ impl Jpeg<'_> {
         for part in &parts {
             let component = &mut frame.components[part.component];
             if component.quantisation.is_none() {
-                component.quantisation = tables.quantisation.get(usize::from(component.table))?.clone();
+                component.quantisation = self.tables.quantisation.get(usize::from(component.table))?.clone();
                 component.quantisation.as_ref()?;
             }
+            let is_large = component.grid.0 * component.grid.1 >= MANY_BLOCKS;
+            if let (true, false, Some(Some(table))) =
+                (is_large, frame.is_progressive, self.tables.ac.get_mut(part.ac))
+            {
+                table.prepare_skips();
+            }
         }
+        let tables = &self.tables;
         let (bits, blocks) = (Bits::new(data), Progressive { band, run: 0 });
         let has_blocks = &mut self.has_blocks;
         let mut scan = Scan { bits, frame, tables, parts, blocks, has_blocks, block: [0; 64] };
@@ -115,7 +125,7 @@ impl<'f> Scan<'_, 'f> {
         if let ([part], true) = (&mut *self.parts, self.frame.is_progressive) {
             let component = &mut self.frame.components[part.component];
             return match (self.blocks.band.first, self.tables.ac.get(part.ac)) {
-                (0, _) => self.interleaved(units, width),
+                (0, _) => self.means(units, width),
                 (_, Some(Some(table))) => {
                     let blocks = &mut self.blocks;
                     progressive(&mut self.bits, blocks, component, table, units, width)?;
@@ -125,11 +135,37 @@ impl<'f> Scan<'_, 'f> {
                 _ => None,
             };
         }
-        self.interleaved(units, width)
+        if self.frame.is_progressive { self.means(units, width) } else { self.sequential(units, width) }
     }
 
-    /// Decodes units of a sequential picture, or the means of a progressive one.
-    fn interleaved(&mut self, units: std::ops::Range<u32>, width: u32) -> Option<()> {
+    /// Decodes units of a sequential picture.
+    fn sequential(&mut self, units: std::ops::Range<u32>, width: u32) -> Option<()> {
+        let is_alone = self.parts.len() == 1;
+        let tables = |part: &Part| {
+            let (dc, ac) = (self.tables.dc.get(part.dc)?.as_ref()?, self.tables.ac.get(part.ac)?.as_ref()?);
+            Some((dc, ac))
+        };
+        let tables = self.parts.iter().map(tables).collect::<Option<Vec<_>>>()?;
+        let (mut x, mut y) = (units.start % width, units.start / width);
+        for _ in units {
+            for (part, &tables) in self.parts.iter_mut().zip(&tables) {
+                let component = &mut self.frame.components[part.component];
+                let (wide, high) = if is_alone { (1, 1) } else { component.sampling };
+                for j in 0..high {
+                    for i in 0..wide {
+                        let at = (x * wide + i, y * high + j);
+                        sequential(&mut self.bits, tables, &mut part.mean, component, at, &mut self.block)?;
+                    }
+                }
+            }
+            *self.has_blocks = true;
+            (x, y) = if x + 1 == width { (0, y + 1) } else { (x + 1, y) };
+        }
+        Some(())
+    }
+
+    /// Decodes the means of a progressive picture.
+    fn means(&mut self, units: std::ops::Range<u32>, width: u32) -> Option<()> {
         let is_alone = self.parts.len() == 1;
         let Band { refines, shift, .. } = self.blocks.band;
         for unit in units {
@@ -139,25 +175,19 @@ impl<'f> Scan<'_, 'f> {
                 let (wide, high) = if is_alone { (1, 1) } else { component.sampling };
                 let dc = || self.tables.dc.get(part.dc)?.as_ref();
                 for at in (0..high).flat_map(|j| (0..wide).map(move |i| (x * wide + i, y * high + j))) {
-                    if self.frame.is_progressive {
-                        let mean = match refines {
-                            true => (self.bits.take(1) << shift) as i16,
-                            false => {
-                                let mean = blocks::mean(&mut self.bits, dc()?, &mut part.mean)?;
-                                (i32::from(mean) << shift) as i16
-                            }
-                        };
-                        if self.bits.is_past_end() {
-                            return None;
+                    let mean = match refines {
+                        true => (self.bits.take(1) << shift) as i16,
+                        false => {
+                            let mean = blocks::mean(&mut self.bits, dc()?, &mut part.mean)?;
+                            (i32::from(mean) << shift) as i16
                         }
-                        if let Some(first) = component.part.coefficients_of(at).first_mut() {
-                            *first = if refines { *first | mean } else { mean };
-                        }
-                        *self.has_blocks = true;
-                        continue;
+                    };
+                    if self.bits.is_past_end() {
+                        return None;
                     }
-                    let ac = self.tables.ac.get(part.ac)?.as_ref()?;
-                    sequential(&mut self.bits, (dc()?, ac), &mut part.mean, component, at, &mut self.block)?;
+                    if let Some(first) = component.part.coefficients_of(at).first_mut() {
+                        *first = if refines { *first | mean } else { mean };
+                    }
                     *self.has_blocks = true;
                 }
             }
@@ -178,7 +208,7 @@ fn sequential(
 ) -> Option<()> {
     let mean = blocks::mean(bits, dc, before)?;
     if !component.part.contains(at) {
-        blocks::skip_others(bits, ac, 1)?;
+        bits.skip_coefficients(ac, 1)?;
         return (!bits.is_past_end()).then_some(());
     }
     let coefficients = &mut block[..component.part.stored()];

@@ -1,8 +1,8 @@
 //! Inverse DCT of a block to 8, 4, 2 or 1 samples along both axes, in integers.
 //!
 //! The transform to eight is libjpeg's accurate one (Loeffler, Ligtenberg and Moschytz, 1989), bit
-//! for bit. The others are shorter transforms of the lowest coefficients, which is an ideal low-pass
-//! filter (Independent JPEG Group, from libjpeg 7).
+//! for bit. The others are shorter transforms of the lowest coefficients, which is an ideal
+//! low-pass filter (Independent JPEG Group, from libjpeg 7).
 
 use std::array::from_fn;
 
