@@ -9,8 +9,7 @@ use super::frames::{self, Contents};
 use super::jpeg::{Jpeg, WHOLE};
 use super::limits::{DECODER_BYTES, GIF_FRAME_BYTES, METADATA_BYTES};
 use super::orientation::{stored_region, swaps_axes};
-use super::picture::{Picture, Pixels, is_transparent, over_white, rgba};
-use super::region::Region;
+use super::picture::{Picture, Pixels, Region, is_transparent, over_white, rgba};
 use crate::Fault;
 
 /// Decodes `file`, of at most `max_pixels` pixels: the first frame if it has several.

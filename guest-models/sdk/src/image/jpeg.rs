@@ -24,8 +24,7 @@ use image::metadata::Orientation;
 use self::frame::Frame;
 use self::pixels::Colors;
 use self::segments::{Facts, Tables, next_segment};
-use super::picture::Pixels;
-use super::region::Region;
+use super::picture::{Pixels, Region};
 use crate::Fault;
 
 /// A scale of 1, in eighths.

@@ -16,7 +16,7 @@ mod views;
 
 pub use decode::decode;
 pub use limits::DEFAULT_MAX_PIXELS;
-pub use picture::Picture;
+pub use picture::{Picture, Region};
 pub use recipe::{Color, Layout, Recipe};
-pub use region::{Filter, Region};
+pub use region::Filter;
 pub use views::{DEFAULT_MAX_VIEWS, Judge, Seen, Viewer, Whole};

@@ -2,7 +2,7 @@
 
 use image::metadata::Orientation;
 
-use super::region::Region;
+use super::picture::Region;
 
 /// Returns true if the orientation swaps width and height.
 pub(super) fn swaps_axes(orientation: Orientation) -> bool {

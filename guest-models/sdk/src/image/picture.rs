@@ -2,10 +2,21 @@
 
 use image::metadata::Orientation;
 
-use super::region::Region;
-
 /// Difference, of 255 levels, that is not visible.
 pub(super) const BLANK_LEVELS: u8 = 2;
+
+/// A rectangle of a picture, in pixels of the picture as seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Distance from the left edge.
+    pub left: u32,
+    /// Distance from the top edge.
+    pub top: u32,
+    /// Width, at least 1.
+    pub width: u32,
+    /// Height, at least 1.
+    pub height: u32,
+}
 
 /// A decoded image: eight bits per channel, over white, as stored in the file.
 #[derive(Clone, Debug)]

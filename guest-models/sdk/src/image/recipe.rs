@@ -4,8 +4,8 @@ use image::metadata::Orientation;
 
 use super::jpeg::WHOLE;
 use super::orientation::swaps_axes;
-use super::picture::Picture;
-use super::region::{Filter, Region};
+use super::picture::{Picture, Region};
+use super::region::Filter;
 use crate::Fault;
 use crate::card::{Axis, Card};
 

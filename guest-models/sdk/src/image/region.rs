@@ -5,7 +5,7 @@ use fast_image_resize::pixels::{U8, U8x3, U8x4};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use super::orientation::{stored_at, stored_region, swaps_axes};
-use super::picture::{Picture, Pixels};
+use super::picture::{Picture, Pixels, Region};
 use crate::Fault;
 
 /// Filter for resizing. Shrinking widens its window, as in Pillow, to avoid aliasing.
@@ -23,19 +23,6 @@ impl Filter {
     /// Each filter with its name in cards.
     pub const NAMED: [(&'static str, Filter); 3] =
         [("bilinear", Filter::Bilinear), ("bicubic", Filter::Bicubic), ("lanczos", Filter::Lanczos)];
-}
-
-/// A rectangle of a picture, in pixels of the picture as seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
-    /// Distance from the left edge.
-    pub left: u32,
-    /// Distance from the top edge.
-    pub top: u32,
-    /// Width, at least 1.
-    pub width: u32,
-    /// Height, at least 1.
-    pub height: u32,
 }
 
 impl Picture {

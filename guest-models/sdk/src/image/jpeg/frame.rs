@@ -1,6 +1,6 @@
 //! The frame of a JPEG file: its components, their sizes at a scale, and their samples.
 
-use super::super::region::Region;
+use super::super::picture::Region;
 use super::transform;
 
 /// Size, kind and components of a picture.

@@ -4,8 +4,7 @@
 //! upsampling"), and colours converted with its constants, bit for bit.
 
 use super::frame::{Frame, Part};
-use crate::image::picture::Pixels;
-use crate::image::region::Region;
+use crate::image::picture::{Pixels, Region};
 
 /// Meaning of the components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
