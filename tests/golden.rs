@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
+use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, Viewer};
 use guest_sdk::settings::Settings;
 use infer_control::{component::card_facts, registry::Registry};
 use infer_engine::{Model, Tensor};
@@ -112,7 +112,11 @@ fn preprocess(model: &Model, file: &[u8]) -> Tensor {
     let settings = Settings::from_pairs(card_facts("image", model));
     let recipe = Recipe::from_card(&settings.card("image").unwrap()).unwrap();
     let mut pixels = Vec::new();
-    recipe.apply(&decode(file, DEFAULT_MAX_PIXELS).unwrap(), &mut pixels).unwrap();
+    let mut judge = |view: &[[u8; 3]]| {
+        recipe.normalise(view, &mut pixels);
+        Ok(())
+    };
+    Viewer::new(&recipe, DEFAULT_MAX_PIXELS, 1).show(file, &mut judge).unwrap();
     Tensor::from_slice(&[1, 3, 224, 224], &pixels).unwrap()
 }
 
