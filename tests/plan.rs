@@ -215,7 +215,7 @@ async fn memory_budget_sheds_excess_requests() {
     let memory = plan["standing_bytes"].as_u64().unwrap() + plan["request_bytes"].as_u64().unwrap();
     let (folder, address) = configured(&server(memory), CONFIG);
     let server = Process::start(folder.path(), &address).await;
-    // What follows the picture is not part of it, but takes memory.
+    // Bytes after the picture are not part of it, but take memory.
     let mut large = photo("retina-large.jpg");
     large.resize(1_000_000, 0);
     let image = || server.post("/classify").header("content-type", "image/jpeg").body(large.clone());
