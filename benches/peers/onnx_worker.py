@@ -87,9 +87,9 @@ def main() -> None:
             case ["label"]:
                 answer = Labeller(model, photo).label()
             case ["write", *words]:
-                made = json.loads(" ".join(words))
-                picture = Image.open(io.BytesIO(photo)).convert("RGB").resize(made["size"], Image.Resampling.LANCZOS)
-                picture.save(made["path"], made["format"], **made["options"])
+                wanted = json.loads(" ".join(words))
+                picture = Image.open(io.BytesIO(photo)).convert("RGB").resize(wanted["size"], Image.Resampling.LANCZOS)
+                picture.save(wanted["path"], wanted["format"], **wanted["options"])
                 answer = True
             case ["tensor", seconds]:
                 repeat(lambda: tensors.run(None, inputs), 0.5)
