@@ -8,12 +8,13 @@
 //! # Layout
 //!
 //! - `segments`: markers, tables and other facts before a scan; `scan`: blocks in order
-//! - `bits`, `blocks`: codes and coefficients; `transform`: the inverse DCT
+//! - `bits`, `blocks`: codes and coefficients; `transform`, `lanes`: the inverse DCT
 //! - `frame`: components, their coefficients and samples; `pixels`: upsampling and colours
 
 mod bits;
 mod blocks;
 mod frame;
+mod lanes;
 mod pixels;
 mod scan;
 mod segments;

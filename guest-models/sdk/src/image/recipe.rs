@@ -207,17 +207,24 @@ impl Recipe {
             Color::Rgb => [0, 1, 2],
             Color::Bgr => [2, 1, 0],
         };
-        tensor.reserve_exact(3 * rgb.len());
+        let start = tensor.len();
+        tensor.resize(start + 3 * rgb.len(), 0.0);
+        let numbers = &mut tensor[start..];
         match self.layout {
             Layout::Nchw => {
-                for (table, from) in tables.iter().zip(from) {
-                    tensor.extend(rgb.iter().map(|pixel| table[usize::from(pixel[from])]));
+                for ((numbers, table), from) in
+                    numbers.chunks_exact_mut(rgb.len().max(1)).zip(&tables).zip(from)
+                {
+                    for (number, pixel) in numbers.iter_mut().zip(rgb) {
+                        *number = table[usize::from(pixel[from])];
+                    }
                 }
             }
             Layout::Nhwc => {
-                for pixel in rgb {
-                    tensor
-                        .extend(tables.iter().zip(from).map(|(table, from)| table[usize::from(pixel[from])]));
+                for (numbers, pixel) in numbers.chunks_exact_mut(3).zip(rgb) {
+                    for channel in 0..3 {
+                        numbers[channel] = tables[channel][usize::from(pixel[from[channel]])];
+                    }
                 }
             }
         }

@@ -3,6 +3,7 @@
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3, U8x4};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
+use image::metadata::Orientation;
 
 use super::orientation::{stored_at, stored_region, swaps_axes};
 use super::picture::{Picture, Pixels, Region};
@@ -100,6 +101,9 @@ impl Picture {
         Resizer::new().resize_typed(&part, &mut small, &options).map_err(|error| internal(&error))?;
 
         let small = small.pixels();
+        if self.orientation == Orientation::NoTransforms {
+            return Ok(small.iter().map(rgb).collect());
+        }
         let rows = (0..size.1).flat_map(|y| (0..size.0).map(move |x| (x, y)));
         let turned = rows.map(|at| {
             let (x, y) = stored_at(self.orientation, stored, at);
@@ -115,8 +119,6 @@ fn internal(error: &dyn std::fmt::Display) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use image::metadata::Orientation;
-
     use super::*;
 
     /// A picture of 4 by 3 pixels, each of its own level.

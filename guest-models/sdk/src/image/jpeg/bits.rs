@@ -5,13 +5,13 @@ pub(super) struct Table {
     /// By the next bits: length, and value from bit 8; 0 if the code is longer.
     short: Box<[u16; 1 << SHORT_BITS]>,
     /// By the next bits, for codes of coefficients: length with the coefficient's bits, number of
-    /// zeros before it from bit 8, coefficient from bit 16; 0 if they are longer, or for other
-    /// codes.
+    /// zeros before it from bit 8, coefficient from bit 16; 0 if they are longer.
     coefficients: Box<[i32; 1 << SHORT_BITS]>,
     /// By the next bits: length of as many whole codes of a block as they contain, with their
     /// coefficients' bits; number of those coefficients from bit 4, and from bit 10 if a code ends
-    /// the block. 0 if they contain none. Empty if the picture is too small for it to pay.
-    skips: Vec<u16>,
+    /// the block. 0 if they contain none, or if the picture is too small for it to pay.
+    skips: Box<[u16; 1 << SKIP_BITS]>,
+    can_skip: bool,
     /// By length: the first code after those of this length, and its index minus that code.
     ends: [(u32, i32); 17],
     values: [u8; 256],
@@ -31,7 +31,14 @@ impl Table {
         let mut values = [0; 256];
         values.get_mut(..total)?.copy_from_slice(found);
         let (short, coefficients) = (Box::new([0; 1 << SHORT_BITS]), Box::new([0; 1 << SHORT_BITS]));
-        let mut table = Table { short, coefficients, skips: Vec::new(), ends: [(0, 0); 17], values };
+        let mut table = Table {
+            short,
+            coefficients,
+            skips: Box::new([0; 1 << SKIP_BITS]),
+            can_skip: false,
+            ends: [(0, 0); 17],
+            values,
+        };
         let (mut code, mut index) = (0_u32, 0_u32);
         for (length, &count) in (1_u32..).zip(counts) {
             for _ in 0..count {
@@ -52,7 +59,7 @@ impl Table {
         for (next, (entry, short)) in (0_u32..).zip(table.coefficients.iter_mut().zip(&*table.short)) {
             let (length, value) = (u32::from(short & 0xff), u32::from(short >> 8));
             let (zeros, size) = (value >> 4, value & 15);
-            if size > 0 && length + size <= SHORT_BITS {
+            if length > 0 && length + size <= SHORT_BITS {
                 let bits = next >> (SHORT_BITS - length - size) & ((1 << size) - 1);
                 *entry = signed(bits, size) << 16 | (zeros << 8 | (length + size)) as i32;
             }
@@ -62,7 +69,7 @@ impl Table {
 
     /// Prepares to skip coefficients of many blocks.
     pub(super) fn prepare_skips(&mut self) {
-        if !self.skips.is_empty() {
+        if std::mem::replace(&mut self.can_skip, true) {
             return;
         }
         let entry = |next: u32| {
@@ -84,7 +91,8 @@ impl Table {
                 count += zeros + 1;
             }
         };
-        self.skips = (0..1 << SKIP_BITS).map(entry).collect();
+        let skips: Box<[u16; 1 << SKIP_BITS]> = Box::new(std::array::from_fn(|next| entry(next as u32)));
+        self.skips = skips;
     }
 }
 
@@ -209,14 +217,8 @@ impl<'f> Bits<'f> {
         self.number(bits)
     }
 
-    /// Reads a signed coefficient of up to 16 bits.
-    #[inline(always)]
-    pub(super) fn signed(&mut self, size: u32) -> i32 {
-        signed(self.take(size), size)
-    }
-
-    /// Reads the next coefficient: the number of zeros before it, and the coefficient; 0 for a
-    /// code that has none.
+    /// Reads the next coefficient: the upper four bits of its code, which are the number of zeros
+    /// before it, and the coefficient; 0 for a code that has none.
     #[inline(always)]
     pub(super) fn coefficient(&mut self, table: &Table) -> Option<(u32, i32)> {
         self.fill();
@@ -235,8 +237,7 @@ impl<'f> Bits<'f> {
     pub(super) fn skip_coefficients(&mut self, table: &Table, mut at: u32) -> Option<()> {
         while at < 64 {
             self.fill();
-            let skip = table.skips.get((self.buffer >> (64 - SKIP_BITS)) as usize);
-            let skip = skip.map_or(0, |&skip| u32::from(skip));
+            let skip = u32::from(table.skips[(self.buffer >> (64 - SKIP_BITS)) as usize]);
             let behind = at + (skip >> 4 & 63);
             if skip != 0 && behind < 64 {
                 self.skip(skip & 15);

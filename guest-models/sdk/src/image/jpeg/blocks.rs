@@ -23,8 +23,8 @@ pub(super) struct Stored<'c> {
 /// Reads the mean of a block, as the difference to the mean of the block before.
 #[inline(always)]
 pub(super) fn mean(bits: &mut Bits<'_>, table: &Table, before: &mut i32) -> Option<i16> {
-    let size = bits.symbol(table).filter(|size| *size <= 16)?;
-    *before = before.wrapping_add(bits.signed(size));
+    let (0, difference) = bits.coefficient(table)? else { return None };
+    *before = before.wrapping_add(difference);
     Some(*before as i16)
 }
 
@@ -66,29 +66,28 @@ pub(super) struct Progressive {
 impl Progressive {
     /// Reads the first bits of coefficients.
     pub(super) fn first(&mut self, bits: &mut Bits<'_>, table: &Table, block: Stored<'_>) -> Option<()> {
+        let Stored { coefficients, nonzero } = block;
         if self.run > 0 {
             self.run -= 1;
             return Some(());
         }
         let mut at = self.band.first;
         while at <= self.band.last {
-            let symbol = bits.symbol(table)?;
-            match (symbol >> 4, symbol & 15) {
+            match bits.coefficient(table)? {
                 (15, 0) => at += 16,
                 (length, 0) => {
                     self.run = (1 << length) - 1 + bits.take(length);
                     break;
                 }
-                (zeros, size) => {
+                (zeros, value) => {
                     at += zeros;
                     if at > self.band.last {
                         return None;
                     }
-                    let value = bits.signed(size);
-                    if let Some(coefficient) = block.coefficients.get_mut(at as usize) {
+                    if let Some(coefficient) = coefficients.get_mut(at as usize) {
                         *coefficient = (value << self.band.shift) as i16;
                     }
-                    *block.nonzero |= 1 << at;
+                    *nonzero |= 1 << at;
                     at += 1;
                 }
             }
@@ -148,6 +147,7 @@ fn nth_zero(nonzero: u64, from: u32, zeros: u32) -> u32 {
 }
 
 /// Reads a bit of each nonzero coefficient at these positions.
+#[inline(always)]
 fn refine(
     bits: &mut Bits<'_>,
     coefficients: &mut [i16],

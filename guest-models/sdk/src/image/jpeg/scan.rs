@@ -1,5 +1,7 @@
 //! Scans: the blocks of one or several components in order, between restart markers.
 
+use std::ops::Range;
+
 use super::Jpeg;
 use super::bits::{Bits, Table, next_marker};
 use super::blocks::{self, Band, Progressive, Stored};
@@ -121,7 +123,7 @@ impl<'f> Scan<'_, 'f> {
     }
 
     /// Decodes units: blocks, or one group of blocks of each component; a row has `width` of them.
-    fn units(&mut self, units: std::ops::Range<u32>, width: u32) -> Option<()> {
+    fn units(&mut self, units: Range<u32>, width: u32) -> Option<()> {
         if let ([part], true) = (&mut *self.parts, self.frame.is_progressive) {
             let component = &mut self.frame.components[part.component];
             return match (self.blocks.band.first, self.tables.ac.get(part.ac)) {
@@ -139,15 +141,15 @@ impl<'f> Scan<'_, 'f> {
     }
 
     /// Decodes units of a sequential picture.
-    fn sequential(&mut self, units: std::ops::Range<u32>, width: u32) -> Option<()> {
+    #[inline(never)] // Inlined, its loops would share the registers of much other code.
+    fn sequential(&mut self, units: Range<u32>, width: u32) -> Option<()> {
         let is_alone = self.parts.len() == 1;
         let tables = |part: &Part| {
             let (dc, ac) = (self.tables.dc.get(part.dc)?.as_ref()?, self.tables.ac.get(part.ac)?.as_ref()?);
             Some((dc, ac))
         };
         let tables = self.parts.iter().map(tables).collect::<Option<Vec<_>>>()?;
-        let (mut x, mut y) = (units.start % width, units.start / width);
-        for _ in units {
+        for (x, y) in positions(units, width) {
             for (part, &tables) in self.parts.iter_mut().zip(&tables) {
                 let component = &mut self.frame.components[part.component];
                 let (wide, high) = if is_alone { (1, 1) } else { component.sampling };
@@ -159,17 +161,15 @@ impl<'f> Scan<'_, 'f> {
                 }
             }
             *self.has_blocks = true;
-            (x, y) = if x + 1 == width { (0, y + 1) } else { (x + 1, y) };
         }
         Some(())
     }
 
     /// Decodes the means of a progressive picture.
-    fn means(&mut self, units: std::ops::Range<u32>, width: u32) -> Option<()> {
+    fn means(&mut self, units: Range<u32>, width: u32) -> Option<()> {
         let is_alone = self.parts.len() == 1;
         let Band { refines, shift, .. } = self.blocks.band;
-        for unit in units {
-            let (x, y) = (unit % width, unit / width);
+        for (x, y) in positions(units, width) {
             for part in &mut self.parts {
                 let component = &mut self.frame.components[part.component];
                 let (wide, high) = if is_alone { (1, 1) } else { component.sampling };
@@ -194,6 +194,16 @@ impl<'f> Scan<'_, 'f> {
         }
         Some(())
     }
+}
+
+/// Column and row of each unit; a row has `width` of them.
+fn positions(units: Range<u32>, width: u32) -> impl Iterator<Item = (u32, u32)> {
+    let mut next = (units.start % width, units.start / width);
+    units.map(move |_| {
+        let (x, y) = next;
+        next = if x + 1 == width { (0, y + 1) } else { (x + 1, y) };
+        (x, y)
+    })
 }
 
 /// Decodes a block of a sequential picture. `block` is all zeros before and after.
@@ -224,17 +234,17 @@ fn sequential(
 }
 
 /// Decodes coefficients of blocks of a component of a progressive picture.
+#[inline(never)] // As `Scan::sequential`.
 fn progressive(
     bits: &mut Bits<'_>,
     blocks: &mut Progressive,
     component: &mut Component,
     table: &Table,
-    units: std::ops::Range<u32>,
+    units: Range<u32>,
     width: u32,
 ) -> Option<()> {
     let grid = component.grid.0;
-    for unit in units {
-        let at = (unit % width, unit / width);
+    for at in positions(units, width) {
         let nonzero = component.nonzero.get_mut((at.1 * grid + at.0) as usize)?;
         let block = Stored { coefficients: component.part.coefficients_of(at), nonzero };
         if blocks.band.refines {

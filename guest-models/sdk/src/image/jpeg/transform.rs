@@ -1,10 +1,13 @@
 //! Inverse DCT of a block to 8, 4, 2 or 1 samples along both axes, in integers.
 //!
 //! The transform to eight is libjpeg's accurate one (Loeffler, Ligtenberg and Moschytz, 1989), bit
-//! for bit. The others are shorter transforms of the lowest coefficients, which is an ideal
-//! low-pass filter (Independent JPEG Group, from libjpeg 7).
+//! for bit, with dot products of pairs for sums of products. The others are shorter transforms of
+//! the lowest coefficients, which is an ideal low-pass filter (Independent JPEG Group, from libjpeg
+//! 7).
 
 use std::array::from_fn;
+
+use super::lanes::{Eight, Four};
 
 /// Position of each coefficient, in the order of scans, row by row.
 pub(super) const NATURAL: [u8; 64] = [
@@ -15,6 +18,9 @@ pub(super) const NATURAL: [u8; 64] = [
 
 /// Bits of fraction of the constants.
 const FRACTION: u32 = 13;
+
+/// The constant 1.
+const ONE: i16 = 1 << FRACTION;
 
 /// More bits of the samples between the two passes.
 const BETWEEN: u32 = 2;
@@ -30,7 +36,9 @@ pub(super) fn coefficients(side: u32) -> usize {
 }
 
 /// Transforms the coefficients of a block, in the order of scans and without any behind the last
-/// that is not 0, to `side` rows of `side` samples, `stride` apart.
+/// that is not 0, to `side` rows of `side` samples, `stride` apart. Numbers of damaged files wrap
+/// or are clamped.
+#[inline(always)]
 pub(super) fn samples(
     coefficients: &[i16],
     quantisation: &[u16; 64],
@@ -38,28 +46,21 @@ pub(super) fn samples(
     rows: &mut [u8],
     stride: usize,
 ) {
-    let value = |at: usize| i32::from(coefficients[at]).wrapping_mul(quantisation[at].into());
-    if coefficients.len() <= 1 {
-        let mean = level(coefficients.first().map_or(0, |_| value(0)).wrapping_add(4) >> 3);
-        rows.chunks_mut(stride).take(side as usize).for_each(|row| row[..side as usize].fill(mean));
-        return;
-    }
-    let mut block = [[0; 8]; 8];
-    for at in 0..coefficients.len().min(64) {
-        let natural = usize::from(NATURAL[at]);
-        block[natural >> 3][natural & 7] = value(at);
-    }
-    match side {
-        8 => write(eight(&block), rows, stride),
-        4 => write(four(&block), rows, stride),
-        _ => write(two(&block), rows, stride),
+    match (coefficients.len(), side) {
+        (0 | 1, _) => {
+            let mean = coefficients.first().map_or(0, |&mean| value(mean, quantisation[0]));
+            let level = level((i32::from(mean) + 4) >> 3);
+            rows.chunks_mut(stride).take(side as usize).for_each(|row| row[..side as usize].fill(level));
+        }
+        (_, 8) => eight(coefficients, quantisation, rows, stride),
+        (_, 4) => four(coefficients, quantisation, rows, stride),
+        _ => two(coefficients, quantisation, rows, stride),
     }
 }
 
-fn write<const N: usize>(from: [[u8; N]; N], rows: &mut [u8], stride: usize) {
-    for (row, from) in rows.chunks_mut(stride).zip(from) {
-        row[..N].copy_from_slice(&from);
-    }
+/// Value of a coefficient; larger numbers than a valid file has wrap.
+fn value(coefficient: i16, quantisation: u16) -> i16 {
+    coefficient.wrapping_mul(quantisation as i16)
 }
 
 /// A sample from its difference to the middle.
@@ -67,96 +68,98 @@ fn level(difference: i32) -> u8 {
     difference.saturating_add(128).clamp(0, 255) as u8
 }
 
-/// Numbers that are computed at once. Sums of damaged files wrap.
-#[derive(Clone, Copy)]
-struct Lanes<const N: usize>([i32; N]);
-
-impl<const N: usize> Lanes<N> {
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        Lanes(from_fn(|lane| self.0[lane].wrapping_add(other.0[lane])))
+fn eight(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride: usize) {
+    let mut block = [[0; 8]; 8];
+    for (at, &coefficient) in coefficients.iter().enumerate().take(64) {
+        let natural = usize::from(NATURAL[at]);
+        block[natural >> 3][natural & 7] = value(coefficient, quantisation[at]);
     }
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        Lanes(from_fn(|lane| self.0[lane].wrapping_sub(other.0[lane])))
-    }
-
-    #[inline(always)]
-    fn times(self, factor: i32) -> Self {
-        Lanes(self.0.map(|value| value.wrapping_mul(factor)))
-    }
-
-    #[inline(always)]
-    fn up(self, bits: u32) -> Self {
-        Lanes(self.0.map(|value| value << bits))
-    }
-
-    /// Divides by a power of two, and rounds.
-    #[inline(always)]
-    fn down(self, bits: u32) -> Self {
-        Lanes(self.0.map(|value| value.wrapping_add(1 << (bits - 1)) >> bits))
+    let columns = pass_of_eight(block.map(Eight::new), FRACTION - BETWEEN);
+    let samples = transposed(pass_of_eight(transposed(columns), FRACTION + BETWEEN + 3));
+    for (pair, two) in rows.chunks_mut(2 * stride).zip(samples.chunks_exact(2)) {
+        let levels = two[0].levels(two[1]);
+        pair[..8].copy_from_slice(&levels[..8]);
+        pair[stride..stride + 8].copy_from_slice(&levels[8..]);
     }
 }
 
+/// Transforms eight columns, and divides by 2^`down`.
 #[inline(always)]
-fn transposed<const N: usize>(rows: [Lanes<N>; N]) -> [Lanes<N>; N] {
-    from_fn(|row| Lanes(from_fn(|column| rows[column].0[row])))
-}
-
-#[inline(always)]
-fn levels<const N: usize>(rows: [Lanes<N>; N]) -> [[u8; N]; N] {
-    rows.map(|row| row.0.map(level))
-}
-
-fn eight(block: &[[i32; 8]; 8]) -> [[u8; 8]; 8] {
-    let columns = pass_of_eight(block.map(Lanes), FRACTION - BETWEEN);
-    levels(transposed(pass_of_eight(transposed(columns), FRACTION + BETWEEN + 3)))
-}
-
-#[inline(always)]
-fn pass_of_eight(rows: [Lanes<8>; 8], down: u32) -> [Lanes<8>; 8] {
+fn pass_of_eight(rows: [Eight; 8], down: u32) -> [Eight; 8] {
     let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
-    let z1 = r2.add(r6).times(4_433);
-    let (t2, t3) = (z1.sub(r6.times(15_137)), z1.add(r2.times(6_270)));
-    let (t0, t1) = (r0.add(r4).up(FRACTION), r0.sub(r4).up(FRACTION));
-    let even = [t0.add(t3), t1.add(t2), t1.sub(t2), t0.sub(t3)];
-
-    let z5 = r7.add(r3).add(r5.add(r1)).times(9_633);
-    let (z1, z2) = (r7.add(r1).times(7_373), r5.add(r3).times(20_995));
-    let z3 = z5.sub(r7.add(r3).times(16_069));
-    let z4 = z5.sub(r5.add(r1).times(3_196));
-    let odd = [
-        r1.times(12_299).sub(z1).add(z4),
-        r3.times(25_172).sub(z2).add(z3),
-        r5.times(16_819).sub(z2).add(z4),
-        r7.times(2_446).sub(z1).add(z3),
-    ];
-    from_fn(|row| {
-        let sum = if row < 4 { even[row].add(odd[row]) } else { even[7 - row].sub(odd[7 - row]) };
-        sum.down(down)
-    })
-}
-
-fn four(block: &[[i32; 8]; 8]) -> [[u8; 4]; 4] {
-    let rows = from_fn(|row| Lanes(from_fn(|column| block[row][column])));
-    let columns = pass_of_four(rows, FRACTION - BETWEEN);
-    levels(transposed(pass_of_four(transposed(columns), FRACTION + BETWEEN + 3)))
+    let half = |zip: fn(Eight, Eight) -> Eight| {
+        let (outer, inner) = (zip(r0, r4), zip(r2, r6));
+        let (t0, t1) = (outer.dot(ONE, ONE), outer.dot(ONE, -ONE));
+        let (t2, t3) = (inner.dot(4_433, -10_704), inner.dot(10_703, 4_433));
+        let even = [t0.add(t3), t1.add(t2), t1.sub(t2), t0.sub(t3)];
+        let (outer, inner) = (zip(r1, r7), zip(r3, r5));
+        let odd = [
+            outer.dot(11_363, 2_260).add(inner.dot(9_633, 6_437)),
+            outer.dot(9_633, -6_436).add(inner.dot(-2_259, -11_362)),
+            outer.dot(6_437, 9_633).add(inner.dot(-11_362, 2_261)),
+            outer.dot(2_260, -11_363).add(inner.dot(-6_436, 9_633)),
+        ];
+        let row = |row: usize| match row {
+            0..4 => even[row].add(odd[row]),
+            _ => even[7 - row].sub(odd[7 - row]),
+        };
+        from_fn::<Four, 8, _>(|at| row(at).down(down))
+    };
+    let (low, high) = (half(Eight::zip_low), half(Eight::zip_high));
+    from_fn(|row| Eight::clamped(low[row], high[row]))
 }
 
 #[inline(always)]
-fn pass_of_four(rows: [Lanes<4>; 4], down: u32) -> [Lanes<4>; 4] {
-    let [r0, r1, r2, r3] = rows;
-    let z1 = r1.add(r3).times(4_433);
-    let (t0, t1) = (r0.add(r2).up(FRACTION), r0.sub(r2).up(FRACTION));
-    let (t2, t3) = (z1.add(r1.times(6_270)), z1.sub(r3.times(15_137)));
-    [t0.add(t2), t1.add(t3), t1.sub(t3), t0.sub(t2)].map(|row| row.down(down))
+fn transposed(mut rows: [Eight; 8]) -> [Eight; 8] {
+    for _ in 0..3 {
+        let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
+        let zipped = |one: Eight, other: Eight| (one.zip_low(other), one.zip_high(other));
+        let ((a, b), (c, d)) = (zipped(r0, r4), zipped(r1, r5));
+        let ((e, f), (g, h)) = (zipped(r2, r6), zipped(r3, r7));
+        rows = [a, b, c, d, e, f, g, h];
+    }
+    rows
 }
 
-fn two(block: &[[i32; 8]; 8]) -> [[u8; 2]; 2] {
-    let rows: [Lanes<2>; 2] = from_fn(|row| Lanes(from_fn(|column| block[row][column])));
-    let pass = |[r0, r1]: [Lanes<2>; 2]| [r0.add(r1), r0.sub(r1)];
-    levels(transposed(pass(transposed(pass(rows)))).map(|row| row.down(3)))
+fn four(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride: usize) {
+    let mut block = [0; 16];
+    for (at, &coefficient) in coefficients.iter().enumerate().take(64) {
+        let (row, column) = (NATURAL[at] >> 3, NATURAL[at] & 7);
+        if row < 4 && column < 4 {
+            block[usize::from(4 * row + column)] = value(coefficient, quantisation[at]);
+        }
+    }
+    let (upper, lower) = block.split_at(8);
+    let two_rows = |rows: &[i16]| Eight::new(from_fn(|at| rows[at]));
+    let columns = pass_of_four([two_rows(upper), two_rows(lower)], FRACTION - BETWEEN);
+    let [upper, lower] = pass_of_four(columns, FRACTION + BETWEEN + 3);
+    for (row, levels) in rows.chunks_mut(stride).zip(upper.levels(lower).chunks_exact(4)) {
+        row[..4].copy_from_slice(levels);
+    }
+}
+
+/// Transforms four columns of four rows, two rows in each vector, divides by 2^`down`, and
+/// exchanges rows and columns.
+#[inline(always)]
+fn pass_of_four([upper, lower]: [Eight; 2], down: u32) -> [Eight; 2] {
+    let (even, odd) = (upper.zip_low(lower), upper.zip_high(lower));
+    let (t0, t1) = (even.dot(ONE, ONE), even.dot(ONE, -ONE));
+    let (t2, t3) = (odd.dot(10_703, 4_433), odd.dot(4_433, -10_704));
+    let rows = [t0.add(t2), t1.add(t3), t1.sub(t3), t0.sub(t2)].map(|row| row.down(down));
+    let (upper, lower) = (Eight::clamped(rows[0], rows[1]), Eight::clamped(rows[2], rows[3]));
+    let (first, second) = (upper.zip_low(lower), upper.zip_high(lower));
+    [first.zip_low(second), first.zip_high(second)]
+}
+
+fn two(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride: usize) {
+    // Those of the first two rows and columns.
+    let [mean, right, down, both] = [0, 1, 2, 4].map(|at| {
+        coefficients.get(at).map_or(0, |&coefficient| i32::from(value(coefficient, quantisation[at])))
+    });
+    let samples = [[mean + down, right + both], [mean - down, right - both]];
+    for (row, [even, odd]) in rows.chunks_mut(stride).zip(samples) {
+        row[..2].copy_from_slice(&[level((even + odd + 4) >> 3), level((even - odd + 4) >> 3)]);
+    }
 }
 
 #[cfg(test)]
