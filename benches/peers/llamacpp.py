@@ -56,7 +56,7 @@ VARIANTS = {  # the Python scripts load the last one
 
 COMPARED = {"best": ["repack", "norepack"], "avx2": ["avx2"], "avx-vnni": ["avxvnni"]}
 
-PREFILL, DECODE = [128, 512], 32  # tokens: those of `infer bench`
+PREFILL, DECODE = [16, 40, 128, 512], 32  # tokens: those of `infer bench`
 
 # Prompts for the check of both sides, and the maximum difference of their log-odds: they round
 # activations to int8 differently, which moves a logit by up to 0.3 (docs/BENCHMARKS.md).

@@ -3,8 +3,9 @@
 //!
 //! A register tile is `V` vectors of rows × `TOKENS` tokens. For each sub-block of weights with its
 //! own scale, integer products are summed exactly and then added once to f32 sums. A task of the
-//! pool takes panels. With few tokens, each tile decodes the packed bits itself. With many, a range
-//! of columns is unpacked in the first-level cache and used for all tiles.
+//! pool takes panels, and of each panel a range of columns at a time, which stays in the first-level
+//! cache for all tiles. With few tokens, each tile decodes the packed bits itself. With many, they
+//! are unpacked once.
 #![allow(clippy::needless_range_loop, reason = "register tiles are indexed by number")]
 #![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each function documents its contract")]
 
@@ -22,25 +23,21 @@ use crate::simd::{Job, Simd};
 use formats::{Format, Unpacked};
 use output::{Finish, Target};
 
-/// Number of columns that are unpacked together: with scales about 40 KB, in a first-level cache of
-/// 48 KB.
-const STRETCH: usize = 1024;
-
-/// Number of columns that tiles read from the packed bits: 36 KB with 4 bits, which fits into a
-/// first-level cache.
-const DIRECT_STRETCH: usize = 2048;
+/// Bytes of weights, packed or unpacked, that all tiles read before the next: with the input and
+/// the sums of a tile, they fit into a first-level cache of 32 KB.
+const STRETCH: usize = 24 << 10;
 
 /// Number of tiles whose sums are stored between ranges of columns: at most 192 tokens, 24 KB.
 const TILES: usize = 32;
 
-/// Distance in bytes at which tiles prefetch packed bits. Unpacked weights are in a cache.
+/// Distance in bytes at which a single tile prefetches packed bits.
 const AHEAD: usize = 8192;
 
 /// Scratch memory of a task.
 #[repr(C, align(64))]
 struct Scratch {
-    /// Unpacked columns of any type: at most 1,280 bytes for 32 columns, of Q5_1 and Q6_K.
-    weights: [u8; STRETCH / 32 * 1280],
+    /// Unpacked columns.
+    weights: [u8; STRETCH],
     /// `[token][row of the panel]`. Sums are not accumulated in the output, whose rows are often a
     /// power of two apart and would compete for few cache sets.
     sums: [f32; TILES * 6 * PANEL],
@@ -64,7 +61,13 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
     let sums = (&raw mut (*scratch.as_mut_ptr()).sums).cast::<f32>();
     let tiles = input.tiles();
     let direct = W::MANY.is_some_and(|many| input.tile_rows(tiles - 1).end < many);
-    let stretch = if direct { DIRECT_STRETCH } else { STRETCH } / W::GROUP;
+    let most = match (tiles, direct) {
+        (1, _) => groups,
+        (_, true) => STRETCH / W::BYTES,
+        (_, false) => STRETCH / Unpacked::<W>::BYTES,
+    };
+    // Ranges of about the same length.
+    let stretch = groups.div_ceil(groups.div_ceil(most));
     for panel in panels {
         let weights = weights.add(panel * groups * W::BYTES);
         for first in (0..tiles).step_by(TILES) {
@@ -76,27 +79,66 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
                 if !direct {
                     S::enter(Unpack::<W> { from, to: unpacked, groups: groups.len(), _type: PhantomData });
                 }
+                let ahead = Ahead::new::<W>(from, groups.len(), last - first);
                 for tile in first..last {
                     let rows = input.tile_rows(tile);
-                    let sums = sums.add((rows.start - tokens.start) * PANEL);
-                    let (input, add) = (&input.input(&rows, start), start > 0);
-                    if last - first > 1 {
-                        // The next bytes in memory are needed next, for this panel or the following
-                        // one.
-                        let next = from.wrapping_add(groups.len() * W::BYTES);
-                        let bytes = (groups.len() * W::BYTES).div_ceil((last - first) * 64) * 64;
-                        for line in (0..bytes).step_by(64) {
-                            S::prefetch_second_level(next.wrapping_add((tile - first) * bytes + line));
-                        }
-                    }
+                    let stretch = Stretch {
+                        groups: groups.len(),
+                        input: input.input(&rows, start),
+                        sums: sums.add((rows.start - tokens.start) * PANEL),
+                        add: start > 0,
+                        ahead: ahead.of(tile - first),
+                    };
                     if direct {
-                        tile_product::<S, W>(from, groups.len(), rows.len(), input, sums, add);
+                        tile_product::<S, W>(from, rows.len(), &stretch);
                     } else {
-                        tile_product::<S, Unpacked<W>>(unpacked, groups.len(), rows.len(), input, sums, add);
+                        tile_product::<S, Unpacked<W>>(unpacked, rows.len(), &stretch);
                     }
                 }
             }
             S::enter(Finish { sums, tokens, panel, target });
+        }
+    }
+}
+
+/// A range of columns, for one tile.
+struct Stretch {
+    groups: usize,
+    input: TileInput,
+    sums: *mut f32,
+    /// True if the sums are of earlier columns.
+    add: bool,
+    ahead: Ahead,
+}
+
+/// Bytes in memory that a tile prefetches.
+#[derive(Clone, Copy)]
+enum Ahead {
+    /// Those of the tile's own columns, if it reads memory.
+    Own,
+    /// A part of the bytes behind the columns, which belong to this panel or the following one: so
+    /// many cache lines for each sub-block.
+    Part { from: *const u8, lines: usize, sub_blocks: usize },
+}
+
+impl Ahead {
+    /// Prefetches by `tiles` tiles of `groups` groups.
+    fn new<W: Format>(weights: *const u8, groups: usize, tiles: usize) -> Self {
+        if tiles == 1 {
+            return Self::Own;
+        }
+        let (bytes, sub_blocks) = (groups * W::BYTES, groups * (W::GROUP / W::SUB));
+        let lines = bytes.div_ceil(64).div_ceil(tiles * sub_blocks);
+        Self::Part { from: weights.wrapping_add(bytes), lines, sub_blocks }
+    }
+
+    /// The part of tile `tile`.
+    fn of(self, tile: usize) -> Self {
+        match self {
+            Self::Own => Self::Own,
+            Self::Part { from, lines, sub_blocks } => {
+                Self::Part { from: from.wrapping_add(tile * sub_blocks * lines * 64), lines, sub_blocks }
+            }
         }
     }
 }
@@ -111,7 +153,6 @@ struct Unpack<W> {
 impl<S: Simd, W: Format> Job<S> for Unpack<W> {
     #[inline(always)]
     unsafe fn run(self) {
-        const { assert!(STRETCH / W::GROUP * Unpacked::<W>::BYTES <= STRETCH / 32 * 1280) };
         for group in 0..self.groups {
             Unpacked::<W>::unpack::<S>(
                 self.from.add(group * W::BYTES),
@@ -121,28 +162,13 @@ impl<S: Simd, W: Format> Job<S> for Unpack<W> {
     }
 }
 
-/// Multiplies all rows of a panel with one tile of 1 to 6 tokens, into `sums`.
-unsafe fn tile_product<S: Simd, W: Format>(
-    weights: *const u8,
-    groups: usize,
-    tokens: usize,
-    input: &TileInput,
-    sums: *mut f32,
-    add: bool,
-) {
+/// Multiplies all rows of a panel with one tile of 1 to 6 tokens.
+unsafe fn tile_product<S: Simd, W: Format>(weights: *const u8, tokens: usize, stretch: &Stretch) {
     macro_rules! tile {
         ($tokens:literal, $vectors:literal) => {
             if const { $tokens <= S::TILE } {
                 for row in (0..PANEL).step_by($vectors * S::LANES) {
-                    S::enter(Tile::<W, $vectors, $tokens> {
-                        weights,
-                        groups,
-                        row,
-                        input,
-                        sums,
-                        add,
-                        _type: PhantomData,
-                    });
+                    S::enter(Tile::<W, $vectors, $tokens> { weights, row, stretch, _type: PhantomData });
                 }
             }
         };
@@ -164,36 +190,33 @@ unsafe fn tile_product<S: Simd, W: Format>(
 
 struct Tile<'a, W, const V: usize, const TOKENS: usize> {
     weights: *const u8,
-    groups: usize,
     /// First row within the panel.
     row: usize,
     /// A reference, because a copy would be read in wider pieces than it was written, which stalls
     /// until the preceding tile ends.
-    input: &'a TileInput,
-    sums: *mut f32,
-    add: bool,
+    stretch: &'a Stretch,
     _type: PhantomData<W>,
 }
 
 impl<S: Simd, W: Format, const V: usize, const TOKENS: usize> Job<S> for Tile<'_, W, V, TOKENS> {
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { row, input, .. } = self;
-        let out = self.sums.add(row);
+        let Self { row, stretch, .. } = self;
+        let out = stretch.sums.add(row);
         let mut totals = [[S::splat(0.0); TOKENS]; V];
-        if self.add {
+        if stretch.add {
             for v in 0..V {
                 for t in 0..TOKENS {
                     totals[v][t] = S::load_f32(out.add(t * PANEL + v * S::LANES));
                 }
             }
         }
-        for index in 0..self.groups {
+        for index in 0..stretch.groups {
             let group = self.weights.add(index * W::BYTES);
             if W::GROUP == 32 {
-                group_of_32::<S, W, V, TOKENS>(group, index, row, input, &mut totals);
+                group_of_32::<S, W, V, TOKENS>(group, index, row, stretch, &mut totals);
             } else {
-                group_of_256::<S, W, V, TOKENS>(group, index, row, input, &mut totals);
+                group_of_256::<S, W, V, TOKENS>(group, index, row, stretch, &mut totals);
             }
         }
         for v in 0..V {
@@ -209,10 +232,11 @@ unsafe fn group_of_32<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
     group: *const u8,
     index: usize,
     row: usize,
-    input: &TileInput,
+    stretch: &Stretch,
     totals: &mut [[S::F; TOKENS]; V],
 ) {
-    let sums = sub_block::<S, W, V, TOKENS>(group, 0, index, row, input);
+    let input = &stretch.input;
+    let sums = sub_block::<S, W, V, TOKENS>(group, 0, index, row, stretch);
     let scales = W::scale::<S, V>(group, 0, row);
     for t in 0..TOKENS {
         let scale = S::splat(*input.scales.add(index * TOKENS + t));
@@ -236,9 +260,10 @@ unsafe fn group_of_256<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
     group: *const u8,
     index: usize,
     row: usize,
-    input: &TileInput,
+    stretch: &Stretch,
     totals: &mut [[S::F; TOKENS]; V],
 ) {
+    let input = &stretch.input;
     let mut group_sums = [[S::splat(0.0); TOKENS]; V];
     if matches!(W::MINIMA, Minima::SubBlocks) {
         let mut taken = [[S::splat_i32(0); TOKENS]; V];
@@ -265,7 +290,7 @@ unsafe fn group_of_256<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
         // The inner loop is unrolled, so that shifts are constants.
         for i in 0..W::TOGETHER {
             let sub = first + i;
-            let sums = sub_block::<S, W, V, TOKENS>(group, sub, index, row, input);
+            let sums = sub_block::<S, W, V, TOKENS>(group, sub, index, row, stretch);
             let scales = W::scale::<S, V>(group, sub, row);
             for v in 0..V {
                 for t in 0..TOKENS {
@@ -289,15 +314,24 @@ unsafe fn sub_block<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
     sub: usize,
     index: usize,
     row: usize,
-    input: &TileInput,
+    stretch: &Stretch,
 ) -> [[S::I; TOKENS]; V] {
+    let input = &stretch.input;
     let run = S::run_length(W::BITS).min(W::SUB / 4);
     let index = index * (W::GROUP / W::SUB) + sub;
-    if W::MANY.is_some() {
-        let bytes = W::BYTES / (W::GROUP / W::SUB);
-        for line in 0..bytes.div_ceil(64) {
-            S::prefetch(group.wrapping_add(AHEAD + sub * bytes + line * 64));
+    match stretch.ahead {
+        Ahead::Own if W::MANY.is_some() => {
+            let bytes = W::BYTES / (W::GROUP / W::SUB);
+            for line in 0..bytes.div_ceil(64) {
+                S::prefetch(group.wrapping_add(AHEAD + sub * bytes + line * 64));
+            }
         }
+        Ahead::Part { from, lines, .. } if row == 0 => {
+            for line in index * lines..(index + 1) * lines {
+                S::prefetch_second_level(from.wrapping_add(line * 64));
+            }
+        }
+        _ => {}
     }
     let mut sums = [[S::splat_i32(0); TOKENS]; V];
     if W::OFFSET != 0 && !(W::BITS == 8 && S::SIGNED_8) {

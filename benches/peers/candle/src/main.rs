@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const FILES: [&str; 3] = ["phi3-f32.gguf", "phi3-q4_0-head96.gguf", "phi3-q4_k.gguf"];
 
 /// Tokens of the timed prompts and of the timed answer.
-const PROMPTS: [u32; 2] = [128, 512];
+const PROMPTS: [u32; 4] = [16, 40, 128, 512];
 const ANSWER: usize = 32;
 
 fn main() -> anyhow::Result<()> {

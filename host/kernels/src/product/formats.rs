@@ -117,8 +117,17 @@ impl<P: Packed> Format for P {
     };
     const OFFSET: i32 = P::LAYOUT.offset;
     const MINIMA: Minima = P::LAYOUT.minima;
-    // Measured, with 12 to 64 tokens. Tables and six bits take longer to decode.
-    const MANY: Option<usize> = Some(if P::LAYOUT.table.is_some() || P::LAYOUT.bits == 6 { 32 } else { 48 });
+    // Measured, with 8 to 96 tokens.
+    const MANY: Option<usize> = Some(match P::LAYOUT {
+        Layout { bits: 8, .. } => usize::MAX,
+        Layout {
+            bits: 2 | 4,
+            scale: Scale::F16,
+            sub_scales: SubScales::None | SubScales::FourBitPairs,
+            ..
+        } => 48,
+        _ => 10,
+    });
 
     #[inline(always)]
     unsafe fn codes<S: Simd, const V: usize>(group: *const u8, pair: usize, row: usize) -> [[S::I; V]; 2] {
@@ -222,13 +231,11 @@ unsafe fn power_of_two<S: Simd>(exponent: S::I) -> S::F {
     S::mul(S::scale_by_power(one, S::add(half, bias)), S::scale_by_power(one, S::add(rest, bias)))
 }
 
-/// Groups of `W` with scales and minima in f32, and one byte per code. Codes of up to 4 bits take
-/// two per byte, since two operations per vector separate them.
+/// Groups of `W` with scales and minima in f32, and one byte per code.
 pub(crate) struct Unpacked<W>(PhantomData<W>);
 
 impl<W: Format> Unpacked<W> {
-    const TWO_PER_BYTE: bool = W::BITS <= 4;
-    const SCALES: usize = W::GROUP * PANEL / if Self::TWO_PER_BYTE { 2 } else { 1 };
+    const SCALES: usize = W::GROUP * PANEL;
     const MINIMUM: usize = Self::SCALES + W::GROUP / W::SUB * PANEL * 4;
     const PAIRS: usize = match W::MINIMA {
         Minima::None => Self::MINIMUM,
@@ -242,12 +249,8 @@ impl<W: Format> Unpacked<W> {
         for row in (0..PANEL).step_by(S::LANES) {
             for pair in 0..W::GROUP / 8 {
                 let [[first], [second]] = W::codes::<S, 1>(group, pair, row);
-                if Self::TWO_PER_BYTE {
-                    S::store(to.add((pair * PANEL + row) * 4), S::or(first, S::shl16(second, 4)));
-                } else {
-                    S::store(to.add(pair * 8 * PANEL + row * 4), first);
-                    S::store(to.add((pair * 8 + 4) * PANEL + row * 4), second);
-                }
+                S::store(to.add(pair * 8 * PANEL + row * 4), first);
+                S::store(to.add((pair * 8 + 4) * PANEL + row * 4), second);
             }
             for sub in 0..W::GROUP / W::SUB {
                 let [scale] = W::scale::<S, 1>(group, sub, row);
@@ -282,11 +285,6 @@ impl<W: Format> Format for Unpacked<W> {
 
     #[inline(always)]
     unsafe fn codes<S: Simd, const V: usize>(group: *const u8, pair: usize, row: usize) -> [[S::I; V]; 2] {
-        if Self::TWO_PER_BYTE {
-            let mut codes = [[S::splat_i32(0); V]; 2];
-            add_bits::<S, V>(&mut codes, group, row, pair * 2, 4, 0);
-            return codes;
-        }
         let first = group.add(pair * 8 * PANEL);
         [dword_rows::<S, V>(first, row), dword_rows::<S, V>(first.add(4 * PANEL), row)]
     }
