@@ -3,8 +3,8 @@
 //!
 //! A register tile is `V` vectors of rows × `TOKENS` tokens. For each sub-block of weights with its
 //! own scale, integer products are summed exactly and then added once to f32 sums. A task of the
-//! pool takes panels, and of each panel a range of columns at a time, which stays in the first-level
-//! cache for all tiles. With few tokens, each tile decodes the packed bits itself. With many, they
+//! pool takes panels, and of each panel a range of columns at a time, which stays in the first
+//! cache for all tiles. With few tokens, each tile decodes the packed bits itself; with many, they
 //! are unpacked once.
 #![allow(clippy::needless_range_loop, reason = "register tiles are indexed by number")]
 #![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each function documents its contract")]
