@@ -1,6 +1,6 @@
 //! The format of log lines. The length of every field is limited here, whatever its source.
 
-use std::fmt::{self, Debug};
+use std::fmt::{self, Debug, Display};
 
 use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
 use tracing::field::{Field, Visit};
@@ -71,35 +71,40 @@ struct Members<'a, 'writer> {
 }
 
 impl Members<'_, '_> {
-    fn member(&mut self, name: &str, value: &serde_json::Value) {
-        let name = serde_json::Value::from(name);
-        self.result = self.result.and_then(|()| write!(self.writer, ",{name}:{value}"));
+    /// Writes a member. Names of fields are part of the program and need no escapes.
+    fn member(&mut self, field: &Field, value: impl Display) {
+        self.result = self.result.and_then(|()| write!(self.writer, r#","{}":{value}"#, field.name()));
+    }
+
+    fn text(&mut self, field: &Field, value: impl Into<String>) {
+        self.member(field, serde_json::Value::String(value.into()));
     }
 }
 
 impl Visit for Members<'_, '_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.member(field.name(), &value.into());
+        // JSON has no number for infinity and NaN, which become null.
+        self.member(field, serde_json::Value::from(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.member(field.name(), &value.into());
+        self.member(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.member(field.name(), &value.into());
+        self.member(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.member(field.name(), &value.into());
+        self.member(field, value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.member(field.name(), &value.into());
+        self.text(field, value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.member(field.name(), &format!("{value:?}").into());
+        self.text(field, format!("{value:?}"));
     }
 }
 

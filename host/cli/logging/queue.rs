@@ -16,6 +16,10 @@ use crate::limits::{MAX_QUEUED_BYTES, MAX_QUEUED_LINES};
 /// Maximum bytes per write when several lines wait.
 const BATCH: usize = 32 << 10;
 
+/// Pause after a write, in which further lines collect: each wake-up of the thread takes time from
+/// the caller that pushes the line.
+const COLLECT: Duration = Duration::from_millis(2);
+
 /// Pause after a write that would block, as on a non-blocking terminal.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -77,6 +81,9 @@ fn write(mut out: impl Write, waiting: &Receiver<Box<[u8]>>, pending: &AtomicUsi
         }
         write_all(&mut out, &batch);
         pending.fetch_sub(batch.len(), Ordering::AcqRel);
+        if batch.len() < BATCH {
+            thread::sleep(COLLECT);
+        }
         batch.clear();
         batch.shrink_to(2 * BATCH);
         let now = dropped.load(Ordering::Relaxed);

@@ -3,10 +3,10 @@
 //! # A request
 //!
 //! 1. `cors`: headers for pages of permitted origins
-//! 2. `trace`: request id, deadline, span, access log; `dialect`: the error format of the path
-//! 3. `authority`: the `Host` header
-//! 4. the guard of its row (`table`): API key, permissions, capacity, body (`context`)
-//! 5. its handler, one module for each endpoint
+//! 2. `trace`: request id, deadline, span, access log; `dialect`: the error format of the path;
+//!    `authority`: the `Host` header
+//! 3. the guard of its row (`table`): API key, permissions, capacity, body (`context`)
+//! 4. its handler, one module for each endpoint
 //!
 //! Paths, methods and listeners of the table are in [`infer_config::paths`].
 
@@ -40,9 +40,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, OriginalUri};
+use axum::extract::OriginalUri;
 use axum::http::Method;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use chat::Form;
 pub use context::RequestContext;
 use document::Document;
@@ -168,10 +168,8 @@ fn common_layers(router: Router, context: &Arc<RequestContext>, origins: Option<
         .fallback(async |OriginalUri(uri): OriginalUri| ApiError::not_found(uri.path()))
         .method_not_allowed_fallback(async |method: Method, OriginalUri(uri): OriginalUri| {
             ApiError::method_not_allowed(method.as_str(), uri.path())
-        })
-        .layer(DefaultBodyLimit::max(context.server.max_body_bytes));
+        });
     let router = cors(router, |router, origins| router.layer(from_fn_with_state(origins, cors::preflight)));
-    let router =
-        router.layer(from_fn(authority::check)).layer(from_fn_with_state(context.clone(), trace::trace));
+    let router = router.layer(from_fn_with_state(context.clone(), trace::trace));
     cors(router, |router, origins| router.layer(from_fn_with_state(origins, cors::response_headers)))
 }

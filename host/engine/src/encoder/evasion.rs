@@ -30,8 +30,11 @@ pub(super) fn undone(text: &str, first: &str, canonical: impl Fn(&str) -> String
     let latin = letters::latin(text);
     let base = if latin == text { Cow::Borrowed(first) } else { Cow::Owned(canonical(&latin)) };
     let tokens: Vec<Token> = base.split_whitespace().map(Token::new).collect();
-    let undone = undo(&tokens);
-    let plain = |text: &str| folded(&text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let (undone, is_changed) = undo(&tokens);
+    if !is_changed && latin == text {
+        return None;
+    }
+    let plain = |text: &str| folded(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned();
     (plain(&undone) != plain(first) && is_understood(&undone)).then_some(undone)
 }
 
@@ -44,11 +47,13 @@ fn is_understood(text: &str) -> bool {
 }
 
 /// `text` in lower case, without marks on its letters.
-fn folded(text: &str) -> String {
+fn folded(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
-        return text.to_ascii_lowercase();
+        let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+        return if is_lower { Cow::Borrowed(text) } else { Cow::Owned(text.to_ascii_lowercase()) };
     }
-    text.nfd().filter(|character| !is_combining_mark(*character)).flat_map(char::to_lowercase).collect()
+    let letters = text.nfd().filter(|character| !is_combining_mark(*character));
+    Cow::Owned(letters.flat_map(char::to_lowercase).collect())
 }
 
 /// Signs that stand for a hidden letter.
@@ -58,7 +63,7 @@ const HIDING: [char; 11] = ['*', '#', '-', '_', '.', '~', '%', '?', '+', '^', '=
 struct Token<'t> {
     text: &'t str,
     /// The text in lower case, without marks.
-    folded: String,
+    folded: Cow<'t, str>,
     /// Position of the word in `folded`, without the signs around it.
     word: (usize, usize),
 }
@@ -116,8 +121,8 @@ fn is_known(word: &str) -> bool {
         })
 }
 
-/// Text of the tokens with evasive spellings undone.
-fn undo(tokens: &[Token<'_>]) -> String {
+/// Text of the tokens with evasive spellings undone, and true if there are any.
+fn undo(tokens: &[Token<'_>]) -> (String, bool) {
     let mut parts: Vec<Cow<'_, str>> = Vec::with_capacity(tokens.len());
     // First token from which single letters are tried: after a failure half of them are left out,
     // so that the time grows with the length of the text.
@@ -139,7 +144,8 @@ fn undo(tokens: &[Token<'_>]) -> String {
         parts.push(part);
         at += used;
     }
-    parts.join(" ")
+    let is_changed = parts.iter().any(|part| matches!(part, Cow::Owned(_)));
+    (parts.join(" "), is_changed)
 }
 
 /// The single letters with which `tokens` begin, up to one with a sign behind it.
@@ -178,11 +184,14 @@ fn parted(tokens: &[Token<'_>]) -> Option<(String, usize)> {
     if one.len() > 1 && is_run {
         return None;
     }
-    let joined = format!("{one}{two}");
     let is_part = |word: &str| !is_word(word) || (word.len() == 1 && !matches!(word, "a" | "i"));
+    if !is_part(one) && !is_part(two) {
+        return None;
+    }
+    let joined = format!("{one}{two}");
     // `b and` is no part of `band`, which is rarer than `and`.
     let is_usual = |word: &str| word.len() < 3 || is_rarer(word, &joined);
-    let is_parted = (is_part(one) || is_part(two)) && is_usual(one) && is_usual(two) && is_word(&joined);
+    let is_parted = is_usual(one) && is_usual(two) && is_word(&joined);
     let (before, behind) = (&first.folded[..first.word.0], &second.folded[second.word.1..]);
     is_parted.then(|| (format!("{before}{joined}{behind}"), 2))
 }

@@ -199,9 +199,13 @@ pub(super) async fn identify(
     }
 }
 
-/// Admits a request if its key permits the component and there is capacity, reads its body, and
-/// runs its handler on the worker threads.
-pub(super) async fn admit(State(layer): State<AdmissionLayer>, request: Request, next: Next) -> Response {
+/// Authenticates a request, admits it if its key permits the component and there is capacity, reads
+/// its body, and runs its handler on the worker threads.
+pub(super) async fn admit(State(layer): State<AdmissionLayer>, mut request: Request, next: Next) -> Response {
+    match layer.context.caller(&request) {
+        Ok(caller) => request.extensions_mut().insert(caller),
+        Err(error) => return error.into_response(),
+    };
     match admit_or_reject(&layer, request, next).await {
         Ok(response) => response,
         Err(error) => error.into_response(),

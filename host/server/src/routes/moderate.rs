@@ -191,14 +191,19 @@ async fn judge(
     // Dropping the set, on an error or a disconnect, cancels the inputs in flight.
     let mut running = JoinSet::new();
     loop {
-        while running.len() < MAX_CONCURRENT_INPUTS {
+        // An input that is alone needs no task of its own.
+        let (index, outcome) = if verdicts.len() == 1 {
             let Some((index, parts)) = queued.next() else { break };
-            let (loaded, request) = (loaded.clone(), request.clone());
-            running.spawn(async move { (index, loaded.moderate(&request, &parts).await) });
-        }
-        let Some(joined) = running.join_next().await else { break };
-        let (index, outcome) =
-            joined.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()));
+            (index, loaded.moderate(request, &parts).await)
+        } else {
+            while running.len() < MAX_CONCURRENT_INPUTS {
+                let Some((index, parts)) = queued.next() else { break };
+                let (loaded, request) = (loaded.clone(), request.clone());
+                running.spawn(async move { (index, loaded.moderate(&request, &parts).await) });
+            }
+            let Some(joined) = running.join_next().await else { break };
+            joined.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()))
+        };
         let verdict = match outcome.result {
             Ok(mut verdict) => {
                 apply_thresholds(&extensions.thresholds, &mut verdict);
@@ -213,19 +218,20 @@ async fn judge(
         verdicts[index] = Some(Judged { verdict, usage: outcome.usage, annotations: outcome.annotations });
     }
     late.sort_unstable();
-    let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
-    let mut response = ModerateResponse::new(loaded, request, &verdicts, started);
-    response.action = action(&verdicts, &late, extensions.on_timeout);
-    response.is_complete = late.is_empty() && verdicts.iter().all(|judged| !judged.usage.is_partial);
-    response.infer.late = late;
-    if extensions.explain.is_shown() {
-        let explanation = |judged| Explanation::new(judged, extensions.explain);
-        response.infer.explanations = verdicts.iter().map(explanation).collect();
-    }
-    if extensions.explain == Explain::Sentences {
-        response.sentences =
-            verdicts.into_iter().next().map(|judged| judged.annotations.sentences).unwrap_or_default();
-    }
+    let mut verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
+    let action = action(&verdicts, &late, extensions.on_timeout);
+    let is_complete = late.is_empty() && verdicts.iter().all(|judged| !judged.usage.is_partial);
+    let explanation = |judged| Explanation::new(judged, extensions.explain);
+    let shown = extensions.explain.is_shown().then(|| verdicts.iter().map(explanation).collect());
+    let sentences = match verdicts.first_mut() {
+        Some(judged) if extensions.explain == Explain::Sentences => {
+            std::mem::take(&mut judged.annotations.sentences)
+        }
+        _ => Vec::new(),
+    };
+    let mut response = ModerateResponse::new(loaded, request, verdicts, started);
+    (response.action, response.is_complete, response.sentences) = (action, is_complete, sentences);
+    (response.infer.late, response.infer.explanations) = (late, shown.unwrap_or_default());
     Ok(response)
 }
 

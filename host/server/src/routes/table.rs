@@ -135,9 +135,7 @@ impl Guard {
             Guard::RawComponent(name) => (Some(name.clone()), gate(), true),
         };
         let admission = AdmissionLayer { context: context.clone(), component, gate, takes_codings };
-        handler
-            .layer(from_fn_with_state(admission, context::admit))
-            .layer(from_fn_with_state(context.clone(), context::identify))
+        handler.layer(from_fn_with_state(admission, context::admit))
     }
 
     /// Documents the errors of the checks.

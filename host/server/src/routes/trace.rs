@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -13,6 +13,7 @@ use tokio::time::timeout_at;
 use tracing::field::Empty;
 use tracing::{Instrument as _, info, info_span};
 
+use super::authority;
 use super::call::milliseconds;
 use super::context::RequestContext;
 use super::dialect::Dialect;
@@ -22,8 +23,8 @@ use crate::serve::Lease;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives the request its id and its deadline, runs it inside a span that carries the id, and logs
-/// its outcome.
+/// Gives the request its id and its deadline, checks its authority, runs it inside a span that
+/// carries the id, and logs its outcome.
 pub(super) async fn trace(
     State(context): State<Arc<RequestContext>>,
     mut request: Request,
@@ -42,9 +43,11 @@ pub(super) async fn trace(
         lease.until(call.deadline + GRACE);
     }
     request.extensions_mut().insert(call.clone());
+    DefaultBodyLimit::max(server.max_body_bytes).apply(&mut request);
+    // A layer of its own would cost each request its share of allocations.
+    let handled = authority::check(request, next).instrument(span.clone());
     // A handler responds by the deadline itself; this is for one that does not.
-    let response =
-        timeout_at((call.deadline + GRACE).into(), next.run(request).instrument(span.clone())).await;
+    let response = timeout_at((call.deadline + GRACE).into(), handled).await;
     let response = response.unwrap_or_else(|_| ApiError::deadline().into_response());
     let mut response = dialect.write(response);
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());

@@ -154,12 +154,22 @@ pub(super) fn exchanged(word: &str) -> Option<String> {
     if !(3..=LONGEST_WORD).contains(&word.len()) || !word.is_ascii() || own.is_some_and(|own| *own < RARE) {
         return None;
     }
-    let found = best((1..word.len()).map(|at| {
-        let mut letters = word.as_bytes().to_vec();
+    let mut buffer = [0; LONGEST_WORD];
+    let letters = &mut buffer[..word.len()];
+    letters.copy_from_slice(word.as_bytes());
+    let mut found: Option<(u32, usize)> = None;
+    for at in 1..word.len() {
         letters.swap(at - 1, at);
-        String::from_utf8_lossy(&letters).into_owned()
-    }));
-    found.filter(|found| own.is_none_or(|own| RANKS[found.as_str()] * MUCH_RARER < *own))
+        if let Some(&rank) = str::from_utf8(letters).ok().and_then(|word| RANKS.get(word))
+            && found.is_none_or(|(best, _)| rank < best)
+        {
+            found = Some((rank, at));
+        }
+        letters.swap(at - 1, at);
+    }
+    let (_, at) = found.filter(|(rank, _)| own.is_none_or(|own| rank * MUCH_RARER < *own))?;
+    letters.swap(at - 1, at);
+    str::from_utf8(letters).ok().map(str::to_owned)
 }
 
 /// The word that `word` is backwards.

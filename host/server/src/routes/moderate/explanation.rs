@@ -18,7 +18,8 @@ pub(super) struct Judged {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Degraded {
     pub category: String,
-    pub input_types: Vec<&'static str>,
+    #[schema(value_type = Vec<String>)]
+    pub input_types: &'static [&'static str],
     pub reason: String,
 }
 
@@ -90,7 +91,8 @@ struct JudgedCategory {
     score: f32,
     flagged: bool,
     tier: &'static str,
-    input_types: Vec<&'static str>,
+    #[schema(value_type = Vec<String>)]
+    input_types: &'static [&'static str],
 }
 
 impl Explanation {
@@ -104,7 +106,7 @@ impl Explanation {
         };
         let mut judged: Vec<_> = verdict.scores.iter().map(judged).collect();
         judged.sort_by(|one, other| other.score.total_cmp(&one.score));
-        let degraded = verdict.gaps.iter().map(Degraded::from).collect();
+        let degraded = verdict.gaps.iter().cloned().map(Degraded::from).collect();
         let image_text = |region: &Region| {
             let Region { part, score, x, y, width, height, .. } = *region;
             ImageText { part, text: region.text.clone(), score, x, y, width, height }
@@ -121,13 +123,9 @@ impl Explanation {
     }
 }
 
-impl From<&Gap> for Degraded {
-    fn from(gap: &Gap) -> Self {
-        Degraded {
-            category: gap.category.clone(),
-            input_types: kinds(gap.unjudged),
-            reason: gap.reason.clone(),
-        }
+impl From<Gap> for Degraded {
+    fn from(Gap { category, unjudged, reason }: Gap) -> Self {
+        Degraded { category, input_types: kinds(unjudged), reason }
     }
 }
 
@@ -138,7 +136,11 @@ pub(super) fn tier(tier: Tier) -> &'static str {
     }
 }
 
-pub(super) fn kinds(kinds: Kinds) -> Vec<&'static str> {
-    let names = [(Kinds::TEXT, "text"), (Kinds::IMAGE, "image")];
-    names.into_iter().filter(|(kind, _)| kinds.contains(*kind)).map(|(_, name)| name).collect()
+pub(super) fn kinds(kinds: Kinds) -> &'static [&'static str] {
+    match (kinds.contains(Kinds::TEXT), kinds.contains(Kinds::IMAGE)) {
+        (true, true) => &["text", "image"],
+        (true, false) => &["text"],
+        (false, true) => &["image"],
+        (false, false) => &[],
+    }
 }

@@ -1,5 +1,6 @@
 //! Response to a moderation request: OpenAI's schema with additional members.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -27,6 +28,12 @@ pub(super) const SCORE: HeaderName = HeaderName::from_static("x-infer-score");
 /// their type.
 pub(super) const NO_BODY: &str = "text/plain";
 
+/// Size of the buffer for a response with one input, in bytes.
+const BODY_BYTES: usize = 4 << 10;
+
+/// Name of a category, which is not copied if it is one of OpenAI's.
+type Name = Cow<'static, str>;
+
 /// OpenAI's response, with additional members in `infer`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Moderation)]
@@ -52,15 +59,19 @@ pub struct ModerateResponse {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Judgement {
     pub flagged: bool,
-    categories: BTreeMap<String, bool>,
-    pub category_scores: BTreeMap<String, f32>,
-    category_applied_input_types: BTreeMap<String, Vec<&'static str>>,
+    #[schema(value_type = BTreeMap<String, bool>)]
+    categories: BTreeMap<Name, bool>,
+    #[schema(value_type = BTreeMap<String, f32>)]
+    pub category_scores: BTreeMap<Name, f32>,
+    #[schema(value_type = BTreeMap<String, Vec<String>>)]
+    category_applied_input_types: BTreeMap<Name, &'static [&'static str]>,
     /// Additional: `language` if a language model judged some category, otherwise `classifier`;
     /// absent if nothing was judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     tier: Option<&'static str>,
     /// Additional: the tier that decided each judged category.
-    pub category_tiers: BTreeMap<String, &'static str>,
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub category_tiers: BTreeMap<Name, &'static str>,
 }
 
 /// Members that OpenAI's schema does not have.
@@ -121,32 +132,36 @@ impl ModerateResponse {
     pub(super) fn new(
         loaded: &LoadedComponent,
         request: &infer_sandbox::Request,
-        verdicts: &[Judged],
+        verdicts: Vec<Judged>,
         started: Instant,
     ) -> Self {
         let further = further_categories(loaded);
         let labels_spans = loaded.component.models().values().any(|model| model.labels_spans());
-        let mut degraded = Vec::new();
-        for Judged { verdict, .. } in verdicts {
-            for gap in verdict.gaps.iter().map(Degraded::from) {
-                if !degraded.contains(&gap) {
-                    degraded.push(gap);
-                }
+        let results = verdicts.iter().map(|judged| Judgement::new(&judged.verdict, &further)).collect();
+        let categories = further_scores(&verdicts, &further);
+        let spans = labels_spans.then(|| labelled_spans(&verdicts));
+        let tokens = timings::tokens(verdicts.iter().map(|judged| &judged.usage));
+        let timings = Timings::new(verdicts.iter().map(|judged| &judged.usage), started.elapsed());
+        let mut degraded: Vec<Degraded> = Vec::new();
+        for gap in verdicts.into_iter().flat_map(|judged| judged.verdict.gaps) {
+            let gap = Degraded::from(gap);
+            if !degraded.contains(&gap) {
+                degraded.push(gap);
             }
         }
         ModerateResponse {
             id: format!("modr-{}", request.id),
             model: loaded.component.name().to_owned(),
-            results: verdicts.iter().map(|judged| Judgement::new(&judged.verdict, &further)).collect(),
+            results,
             infer: Facts {
                 judges: Judges::new(loaded),
                 degraded,
-                categories: further_scores(verdicts, &further),
-                spans: labels_spans.then(|| labelled_spans(verdicts)),
+                categories,
+                spans,
                 late: Vec::new(),
                 explanations: Vec::new(),
-                tokens: timings::tokens(verdicts.iter().map(|judged| &judged.usage)),
-                timings: Timings::new(verdicts.iter().map(|judged| &judged.usage), started.elapsed()),
+                tokens,
+                timings,
             },
             action: Action::Allow,
             is_complete: true,
@@ -172,13 +187,19 @@ impl ModerateResponse {
     pub(super) fn check_thresholds(&self, extensions: &Extensions) -> Result<(), ApiError> {
         let is_further = |name: &String| self.infer.categories.iter().any(|scores| scores.contains_key(name));
         let known = |name: &String| {
-            self.results.iter().any(|result| result.categories.contains_key(name)) || is_further(name)
+            self.results.iter().any(|result| result.categories.contains_key(name.as_str()))
+                || is_further(name)
         };
         let Some(unknown) = extensions.thresholds.keys().find(|name| !known(name)) else { return Ok(()) };
         let path = format!("infer.thresholds.{}", excerpt(unknown, QUOTE_BYTES));
-        let names: Vec<_> =
-            self.results.iter().flat_map(|result| result.categories.keys()).take(64).collect();
-        let further = self.infer.categories.iter().flat_map(BTreeMap::keys).take(64);
+        let names: Vec<_> = self
+            .results
+            .iter()
+            .flat_map(|result| result.categories.keys())
+            .take(64)
+            .map(|name| &**name)
+            .collect();
+        let further = self.infer.categories.iter().flat_map(BTreeMap::keys).take(64).map(String::as_str);
         let names = names.into_iter().chain(further);
         let names: BTreeSet<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
         let names = names.into_iter().collect::<Vec<_>>().join(", ");
@@ -197,8 +218,12 @@ impl ModerateResponse {
         }
         let (kind, body) = match mode {
             Mode::Gate => (NO_BODY, Bytes::new()),
-            // Strings, numbers and maps with string keys: serialization cannot fail.
-            Mode::Full => (document::JSON, serde_json::to_vec(self).unwrap_or_default().into()),
+            Mode::Full => {
+                let mut body = Vec::with_capacity(BODY_BYTES);
+                // Strings, numbers and maps with string keys: serialization cannot fail.
+                let _ = serde_json::to_writer(&mut body, self);
+                (document::JSON, body.into())
+            }
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         StoredResponse { status, headers, body }
@@ -248,12 +273,12 @@ impl IntoResponse for StoredResponse {
 impl Judgement {
     /// The result of `verdict`, without the categories in `further`.
     fn new(verdict: &Verdict, further: &BTreeSet<&str>) -> Self {
-        let all = || CATEGORIES.iter().map(|&category| category.to_owned());
+        let all = || CATEGORIES.map(Cow::Borrowed).into_iter();
         let mut judgement = Judgement {
             flagged: verdict.flagged,
             categories: all().map(|category| (category, false)).collect(),
             category_scores: all().map(|category| (category, 0.0)).collect(),
-            category_applied_input_types: all().map(|category| (category, Vec::new())).collect(),
+            category_applied_input_types: all().map(|category| (category, &[][..])).collect(),
             tier: verdict
                 .scores
                 .iter()
@@ -262,11 +287,12 @@ impl Judgement {
             category_tiers: BTreeMap::new(),
         };
         for score in verdict.scores.iter().filter(|score| !further.contains(score.category.as_str())) {
-            let category = &score.category;
-            judgement.categories.insert(category.clone(), score.flagged);
-            judgement.category_scores.insert(category.clone(), score.score);
-            judgement.category_applied_input_types.insert(category.clone(), kinds(score.applied));
-            judgement.category_tiers.insert(category.clone(), tier(score.tier));
+            let own = CATEGORIES.into_iter().find(|category| *category == score.category);
+            let category = || own.map_or_else(|| Cow::Owned(score.category.clone()), Cow::Borrowed);
+            judgement.categories.insert(category(), score.flagged);
+            judgement.category_scores.insert(category(), score.score);
+            judgement.category_applied_input_types.insert(category(), kinds(score.applied));
+            judgement.category_tiers.insert(category(), tier(score.tier));
         }
         judgement
     }
