@@ -57,7 +57,8 @@ world!(predictor, "predictor");
 pub struct HostTensor {
     pub(crate) dimensions: Vec<u32>,
     pub(crate) ty: TensorType,
-    pub(crate) data: Vec<u8>,
+    /// Shared with the call that writes it into the guest's memory.
+    pub(crate) data: Arc<Vec<u8>>,
 }
 
 impl HostTensor {

@@ -43,6 +43,7 @@ use crate::bindings::infer::guest::log::Level;
 use crate::error::Cause;
 use crate::guest_log::GuestLog;
 use crate::limits::{MAX_BODY_WRITE_BYTES, MAX_BUFFERED_WRITES, MAX_FIELDS_BYTES, MAX_RANDOM_BYTES};
+use crate::nn;
 use crate::state::{Grants, State};
 
 pub use options::{ClockKind, HttpOptions};
@@ -83,6 +84,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Http>> {
 
     let mut linker = Linker::new(engine);
     bindings::Guest::add_to_linker::<Http, HasSelf<State>>(&mut linker, |http| &mut http.state)?;
+    nn::link_data(&mut linker)?;
     // HTTP itself, streams, clocks, randomness, standard output and error.
     wasmtime_wasi_http::p2::add_to_linker_async(&mut linker)?;
     // Interfaces that compilers link in even when unused, with nothing behind them.

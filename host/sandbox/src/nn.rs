@@ -5,12 +5,13 @@
 //! returns no result) stop the guest: the trap contains a [`Cause`].
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Instant;
 
 use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of, names};
 use infer_engine::{Context, DType, RunError, Tensor};
-use wasmtime::Result;
-use wasmtime::component::Resource;
+use wasmtime::component::{Linker, Resource};
+use wasmtime::{Result, StoreContextMut};
 
 use crate::bindings::wasi::nn::errors::{self, ErrorCode};
 use crate::bindings::wasi::nn::graph::{self, ExecutionTarget, GraphEncoding};
@@ -19,6 +20,9 @@ use crate::bindings::wasi::nn::tensor::{self, TensorType};
 use crate::bindings::{HostContext, HostError, HostGraph, HostTensor};
 use crate::error::Cause;
 use crate::state::State;
+
+/// Name of the interface of tensors.
+const TENSOR: &str = "wasi:nn/tensor@0.2.0-rc-2024-10-28";
 
 type Answer<T> = std::result::Result<Resource<T>, Resource<HostError>>;
 
@@ -80,7 +84,7 @@ impl tensor::Host for State {}
 
 impl tensor::HostTensor for State {
     fn new(&mut self, dimensions: Vec<u32>, ty: TensorType, data: Vec<u8>) -> Result<Resource<HostTensor>> {
-        let tensor = HostTensor { dimensions, ty, data };
+        let tensor = HostTensor { dimensions, ty, data: Arc::new(data) };
         self.charge(tensor.cost())?;
         self.push(tensor)
     }
@@ -93,8 +97,9 @@ impl tensor::HostTensor for State {
         Ok(self.table.get(&handle)?.ty)
     }
 
+    /// Replaced by [`link_data`], which makes no copy.
     fn data(&mut self, handle: Resource<HostTensor>) -> Result<Vec<u8>> {
-        Ok(self.table.get(&handle)?.data.clone())
+        Ok(self.table.get(&handle)?.data.to_vec())
     }
 
     fn drop(&mut self, handle: Resource<HostTensor>) -> Result<()> {
@@ -102,6 +107,21 @@ impl tensor::HostTensor for State {
         self.release(tensor.cost());
         Ok(())
     }
+}
+
+/// Replaces the function that returns the data of a tensor: the bytes are written into the guest's
+/// memory in place. The generated function has to return a copy of them.
+pub(crate) fn link_data<D: AsMut<State> + 'static>(linker: &mut Linker<D>) -> Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance(TENSOR)?.func_wrap(
+        "[method]tensor.data",
+        |mut store: StoreContextMut<'_, D>, (handle,): (Resource<HostTensor>,)| {
+            let tensor = store.data_mut().as_mut().table.get(&handle)?;
+            Ok((tensor.data.clone(),))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 impl graph::Host for State {
@@ -215,7 +235,7 @@ impl errors::HostError for State {
 fn to_engine(inputs: Vec<(String, HostTensor)>) -> std::result::Result<Vec<(String, Tensor)>, String> {
     let convert = |(name, tensor): (String, HostTensor)| {
         let shape = tensor.dimensions.iter().map(|&size| size as usize).collect();
-        match Tensor::new(dtype(tensor.ty), shape, tensor.data) {
+        match Tensor::new(dtype(tensor.ty), shape, Arc::unwrap_or_clone(tensor.data)) {
             Ok(tensor) => Ok((name, tensor)),
             Err(error) => Err(format!("tensor `{}`: {error}", excerpt(&name, QUOTE_BYTES))),
         }
@@ -235,7 +255,7 @@ fn from_engine(tensor: Tensor) -> HostTensor {
     };
     // An engine's output came from memory, so each axis is far below 2³².
     let dimensions = tensor.shape().iter().map(|&size| u32::try_from(size).unwrap_or(u32::MAX)).collect();
-    HostTensor { dimensions, ty, data: tensor.into_data() }
+    HostTensor { dimensions, ty, data: Arc::new(tensor.into_data()) }
 }
 
 fn dtype(ty: TensorType) -> DType {

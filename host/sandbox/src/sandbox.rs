@@ -14,6 +14,7 @@ use crate::error::PoolError;
 use crate::guest_limits::Limits;
 use crate::http::{self, Http};
 use crate::memory::RequestMemory;
+use crate::nn;
 use crate::state::State;
 use crate::ticker::Ticker;
 use crate::turns::Turns;
@@ -96,6 +97,7 @@ impl Sandbox {
         let engine = Engine::new(&config(options))?;
         let mut linker = Linker::new(&engine);
         bindings::Guest::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        nn::link_data(&mut linker)?;
         let http_linker = http::linker(&engine)?;
         let running = Arc::new(Semaphore::new(options.instances as usize));
         let slots = Slots {
