@@ -3,6 +3,7 @@
     python benches/peers/llamacpp.py build                    # into target/peers; 15 minutes
     python benches/peers/llamacpp.py bench phi3-q4_k_m.gguf   # in alternating rounds
     python benches/peers/llamacpp.py bench --instruction-set avx2 phi3-q4_k_m.gguf
+    python benches/peers/llamacpp.py bench --llama-bench "ik=/opt/ik/build/bin/llama-bench -rtr 1" phi3-q4_k_m.gguf
 
 The source is that of the llama-cpp-python sdist, pinned by its sha256. clang 19 compiles it if it
 is installed (gcc 12 does not support Zen 5). pip installs cmake, ninja and the Python packages into
@@ -12,8 +13,9 @@ Each variant is a folder of binaries, target/peers/VARIANT/bin. `bench` runs lla
 variant that fits the instruction set, with flash attention on and off, and `infer bench` on the
 same file and number of threads. They process prompts of 128 and 512 random tokens without a cached
 prefix, and 32 single tokens after a prompt of one. The ratio is against llama.cpp's best result for
-each metric. If llama-server was built, the script first checks that both give the same answers the
-same likelihood.
+each metric. `--llama-bench` adds another program with llama-bench's options and JSON, such as one of
+a fork or of another version, to the same rounds; it computes on its own instruction set. If
+llama-server was built, the script first checks that both give the same answers the same likelihood.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +31,7 @@ import tarfile
 import tempfile
 import venv
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import sides
@@ -206,17 +210,52 @@ def configured(file: Path, lines: list[str]) -> Iterator[list[object]]:
         yield ["--config", config]
 
 
-def llama_bench(binary: Path, file: Path, arguments: argparse.Namespace, switch: list[object]) -> dict[str, float]:
-    """Returns tokens per second of one run of llama-bench, after its warm-up."""
-    command = [
-        binary, "-m", file, "-t", arguments.threads, "-r", 1, "-o", "json",
-        "-p", ",".join(map(str, PREFILL)), "-n", DECODE, *switch,
-    ]  # fmt: skip
-    found = {}
+@dataclass(frozen=True)
+class LlamaBench:
+    """A llama-bench: its name in tables, its file, and switches of its own."""
+
+    name: str
+    binary: Path
+    switches: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "LlamaBench":
+        """Reads `[NAME=]FILE [SWITCH ...]`, the value of --llama-bench."""
+        first, *switches = shlex.split(text) or [""]
+        name, equals, file = first.partition("=")
+        if not equals or "/" in name:
+            name, file = "", first
+        binary = Path(file).resolve()
+        if not (binary.is_file() and os.access(binary, os.X_OK)):
+            raise argparse.ArgumentTypeError(f"`{file}`: expected a built llama-bench, found no executable file; build it")
+        if not name:
+            # Builds have the same file name, so the folder above `build/bin` distinguishes them.
+            above = (folder.name for folder in binary.parents if folder.name not in ("bin", "build", ""))
+            name = next(above, binary.name) if binary.name == "llama-bench" else binary.name
+        return cls(name, binary, tuple(switches))
+
+    def turns(self, flash: list[str]) -> dict[str, list[str]]:
+        """Returns the switches of each turn by its title; those for flash attention unless they are given."""
+        own = list(self.switches)
+        variants = [[]] if "-fa" in own or "--flash-attn" in own else [["-fa", one] for one in flash]
+        return {", ".join(filter(None, [self.name, " ".join(own + one)])): own + one for one in variants}
+
+    def command(self, file: Path, arguments: argparse.Namespace, switches: list[str]) -> list[object]:
+        """Returns the command of one turn."""
+        return [
+            self.binary, "-m", file, "-t", arguments.threads, "-r", 1, "-o", "json",
+            "-p", ",".join(map(str, PREFILL)), "-n", DECODE, *switches,
+        ]  # fmt: skip
+
+
+def llama_bench(command: list[object]) -> tuple[dict[str, float], str]:
+    """Returns tokens per second of one run of llama-bench, after its warm-up, and its version."""
+    found, version = {}, ""
     for result in json.loads(sides.output_of(command)):
         name = f"decode {result['n_gen']}" if result["n_gen"] else f"prefill {result['n_prompt']}"
         found[name] = result["avg_ts"]
-    return found
+        version = f"{result.get('build_commit', 'unknown')} ({result.get('build_number', 0)})"
+    return found, version
 
 
 def infer_bench(infer: Path, common: list[object], threads: int) -> dict[str, float]:
@@ -232,7 +271,7 @@ def infer_bench(infer: Path, common: list[object], threads: int) -> dict[str, fl
 
 
 def bench(folder: Path, arguments: argparse.Namespace) -> list[dict]:
-    """Measures `infer`, and each variant and switch of llama.cpp, on each file."""
+    """Measures `infer`, and each variant and switch of llama.cpp and its relatives, on each file."""
     infer = sides.needed(arguments.infer, "build it with `make build`, or name it with --infer")
     prefix = arguments.compiler or compiler()[0]
     present = {
@@ -240,14 +279,24 @@ def bench(folder: Path, arguments: argparse.Namespace) -> list[dict]:
         for name in COMPARED[arguments.instruction_set]
         if (folder / f"{prefix}-{name}" / "bin" / "llama-bench").exists()
     }
-    if not present:
+    peers = [LlamaBench(f"llama.cpp {name}", binaries / "llama-bench") for name, binaries in present.items()]
+    peers += arguments.llama_bench
+    if not peers:
         names = ", ".join(f"{prefix}-{name}" for name in COMPARED[arguments.instruction_set])
         raise sides.Skip(f"`{folder}` has none of {names}; build them: python benches/peers/llamacpp.py build")
+    planned = [(peer, title, switches) for peer in peers for title, switches in peer.turns(arguments.flash.split(",")).items()]
+    titles = [title for _, title, _ in planned]
+    if repeated := {title for title in titles if titles.count(title) > 1}:
+        raise ValueError(f"--llama-bench: several are named `{repeated.pop()}`; name them: --llama-bench NAME=FILE")
     level = ["--instruction-set", arguments.instruction_set] if arguments.instruction_set != "best" else []
-    comparisons = []
+    comparisons, versions = [], {}
     for file in arguments.files:
         if not file.exists():
             raise sides.Skip(f"`{file}` is missing")
+        if arguments.dry_run:
+            for peer, title, switches in planned:
+                print(f"{title}: {shlex.join(map(str, peer.command(file, arguments, switches)))}")
+            continue
         title = f"{file.name}, tokens/s" + (f", {arguments.instruction_set}" if level else "")
         with configured(file, [f"threads = {arguments.threads}"]) as config:
             common = [*config, *level, "--model", "peer"]
@@ -259,15 +308,21 @@ def bench(folder: Path, arguments: argparse.Namespace) -> list[dict]:
             else:
                 print(f"{file.name}: answers are not compared: llama-server was not built", file=sys.stderr)
             turns = {"infer": lambda _: infer_bench(infer, common, arguments.threads)}
-            for name, binaries in present.items():
-                for flash in arguments.flash.split(","):
-                    def turn(_: int, binaries: Path = binaries, flash: str = flash) -> dict[str, float]:
-                        return llama_bench(binaries / "llama-bench", file, arguments, ["-fa", flash])
+            for peer, name, switches in planned:
+                command = peer.command(file, arguments, switches)
 
-                    turns[f"llama.cpp {name}, -fa {flash}"] = turn
+                def turn(_: int, peer: LlamaBench = peer, command: list[object] = command) -> dict[str, float]:
+                    found, versions[peer.name] = llama_bench(command)
+                    return found
+
+                turns[name] = turn
             comparisons.append(sides.interleave(sides.Comparison(title, "infer"), turns, arguments.rounds))
-    versions = {"infer": sides.version_of(infer), "llama.cpp of": SDIST.removesuffix(".tar.gz"), "by": prefix}
-    return sides.show(comparisons, arguments.output, versions | {"threads": str(arguments.threads)})
+    if arguments.dry_run:
+        return []
+    sdist = {"llama.cpp of": SDIST.removesuffix(".tar.gz"), "by": prefix} if present else {}
+    others = {peer.name: versions[peer.name] for peer in arguments.llama_bench if peer.name in versions}
+    versions = {"infer": sides.version_of(infer), **sdist, **others, "threads": str(arguments.threads)}
+    return sides.show(comparisons, arguments.output, versions)
 
 
 def main() -> list[dict]:
@@ -282,6 +337,11 @@ def main() -> list[dict]:
     timing.add_argument("files", type=Path, nargs="+", metavar="FILE")
     timing.add_argument("--instruction-set", choices=COMPARED, default="best", help="instruction set of both sides (default: %(default)s)")
     timing.add_argument("--compiler", help="prefix of the variants (default: clang19 if clang-19 is installed, else gcc)")
+    timing.add_argument(
+        "--llama-bench", type=LlamaBench.parse, action="append", default=[], metavar="[NAME=]FILE [SWITCH ...]",
+        help="another built llama-bench, in the same rounds; may be repeated",
+    )  # fmt: skip
+    timing.add_argument("--dry-run", action="store_true", help="print the commands of the peers, and run none")
     timing.add_argument("--flash", default="1,0", help="llama.cpp's -fa switches (default: %(default)s)")
     timing.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     sides.add_options(timing, 3)
