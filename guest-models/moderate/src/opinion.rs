@@ -4,7 +4,7 @@ use guest_sdk::language::{Message, Params, Role, Session};
 use guest_sdk::nn::{ErrorCode, ModelError};
 use guest_sdk::{log, note};
 
-use crate::policy::{Conversation, Policy};
+use crate::policy::{Conversation, Policy, QUOTE};
 
 /// A language model's answer about an input.
 pub(crate) struct Opinion {
@@ -24,7 +24,8 @@ pub(crate) fn ask<T: AsRef<str>>(policy: &Policy, model: &str, texts: &[T]) -> R
     let Conversation { messages, cut } = policy.conversation(texts);
     let session = Session::open(model)?;
     let choices = policy.choices.each_ref().map(String::as_str);
-    let scores = session.score(&messages, &choices, &params(policy))?;
+    let params = Params { distinct: true, ..params(policy) };
+    let scores = session.score(&messages, &choices, &params)?;
     let &[violates, allowed] = scores.logprobs.as_slice() else {
         let message = format!("{} log-probabilities, expected two", scores.logprobs.len());
         return Err(ModelError { model: model.to_owned(), code: ErrorCode::RuntimeError, message });
@@ -62,9 +63,10 @@ fn reason(
     Ok([beginning.as_str(), reason.trim_end()].concat())
 }
 
-/// The messages before the post are the same in every conversation.
+/// Everything before the post is the same in every conversation.
 fn params(policy: &Policy) -> Params {
-    Params { prefix_messages: Some(policy.prefix.len() as u32), ..Params::default() }
+    let (messages, bytes) = (policy.prefix.len() as u32, QUOTE[0].len() as u32);
+    Params { prefix_messages: Some(messages), prefix_bytes: Some(bytes), ..Params::default() }
 }
 
 /// Probability of the first of two answers, given that the answer is one of them.

@@ -44,6 +44,9 @@ const RATIONALE_TOKENS: u32 = 40;
 /// Mark where a long post is cut.
 const CUT: &str = " … ";
 
+/// Text before and after a post in its message.
+pub(crate) const QUOTE: [&str; 2] = ["Post: \"", "\""];
+
 /// Default of `policy.temperature`, which divides the log-odds of the answer.
 const TEMPERATURE: f32 = 1.0;
 
@@ -223,7 +226,7 @@ fn fold<T: AsRef<str>>(texts: &[T]) -> String {
 }
 
 fn quote(line: &str) -> String {
-    ["Post: \"", line, "\""].concat()
+    [QUOTE[0], line, QUOTE[1]].concat()
 }
 
 fn floor(text: &str, at: usize) -> usize {

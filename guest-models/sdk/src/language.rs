@@ -45,12 +45,17 @@ pub struct Params {
     pub continues: bool,
     /// Number of first messages that are the same in every call. The host keeps them cached.
     pub prefix_messages: Option<u32>,
+    /// Number of first bytes of the message after these that are the same in every call.
+    pub prefix_bytes: Option<u32>,
+    /// True to score each choice only up to the token that tells it from the others.
+    pub distinct: bool,
 }
 
 /// Likelihood of each answer under the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scores {
-    /// Natural logarithm of the probability of each whole choice, in the order of the choices.
+    /// Natural logarithm of the probability of each choice, in the order of the choices; of its
+    /// beginning with [`Params::distinct`].
     pub logprobs: Vec<f32>,
     /// Usage of the call.
     pub usage: Usage,
@@ -161,7 +166,8 @@ pub fn messages_json(messages: &[Message]) -> String {
 
 /// Encodes `params` in the convention's JSON, without unset members.
 pub fn params_json(params: &Params) -> String {
-    let Params { max_tokens, temperature, top_p, top_k, seed, stop, continues, prefix_messages } = params;
+    let Params { max_tokens, temperature, top_p, top_k, seed, stop, continues, .. } = params;
+    let Params { prefix_messages, prefix_bytes, distinct, .. } = params;
     let numbers = [
         ("max_tokens", max_tokens.map(|value| value.to_string())),
         ("temperature", temperature.map(|value| value.to_string())),
@@ -171,6 +177,8 @@ pub fn params_json(params: &Params) -> String {
         ("continue", continues.then(|| "true".to_owned())),
         ("pin", prefix_messages.map(|_| "true".to_owned())),
         ("prefix_messages", prefix_messages.map(|value| value.to_string())),
+        ("prefix_bytes", prefix_bytes.map(|value| value.to_string())),
+        ("distinct", distinct.then(|| "true".to_owned())),
     ];
     let mut json = "{".to_owned();
     let mut member = |name: &str, value: &str| {
@@ -263,11 +271,13 @@ mod tests {
             stop: vec!["\n".to_owned(), "\"".to_owned()],
             continues: true,
             prefix_messages: Some(3),
+            prefix_bytes: Some(7),
+            distinct: true,
         };
         let read: Value = serde_json::from_str(&params_json(&all)).unwrap();
         let expected = json!({
             "max_tokens": 5, "temperature": 0.7, "top_p": 0.9, "top_k": 40, "seed": u64::MAX, "stop": ["\n", "\""],
-            "continue": true, "pin": true, "prefix_messages": 3,
+            "continue": true, "pin": true, "prefix_messages": 3, "prefix_bytes": 7, "distinct": true,
         });
         assert_eq!(read, expected);
     }

@@ -41,6 +41,9 @@ const FRAME: [&str; 2] = [
 /// The choices to score.
 pub(super) const CHOICES: [&str; 2] = ["violates", "allowed"];
 
+/// Text before and after a post in its message.
+const QUOTE: [&str; 2] = ["Post: \"", "\""];
+
 /// Words of a generated text. Three of four are one token, the others two: 32 are about 40 tokens.
 const TEXT_WORDS: u64 = 32;
 
@@ -208,7 +211,7 @@ pub(super) fn judged(post: &str) -> Item {
     let line: String = post.chars().map(|c| if c == '"' { '\'' } else { c }).collect();
     let messages = vec![
         message("system", [FRAME[0], POLICY, FRAME[1]].concat()),
-        message("user", format!("Post: \"{line}\"")),
+        message("user", [QUOTE[0], &line, QUOTE[1]].concat()),
     ];
     let choices = Some(CHOICES.map(str::to_owned).to_vec());
     Item::Prompt { messages, choices, prefix_messages: Some(1) }
@@ -228,13 +231,15 @@ pub(super) fn request(item: Item) -> Request {
     match item {
         Item::Prompt { messages, choices, prefix_messages } => Request {
             prompt: Prompt::Messages(messages),
-            choices,
             params: Params {
                 max_tokens: ANSWER_TOKENS,
                 pin: prefix_messages.is_some(),
                 prefix_messages,
+                prefix_bytes: prefix_messages.map_or(0, |_| QUOTE[0].len()),
+                distinct: prefix_messages.is_some() && choices.is_some(),
                 ..Params::default()
             },
+            choices,
         },
         Item::Text(text) => request(judged(&text)),
         // Unreachable: the tasks of a language model have no images and no tensors.
@@ -251,6 +256,8 @@ pub(super) fn tensors(request: Request) -> Vec<NamedTensor> {
     let mut known = json!({ "max_tokens": params.max_tokens, "pin": params.pin });
     if let Some(messages) = params.prefix_messages {
         known["prefix_messages"] = messages.into();
+        known["prefix_bytes"] = params.prefix_bytes.into();
+        known["distinct"] = params.distinct.into();
     }
     let tensor = |name: &str, value: serde_json::Value| {
         let data = value.to_string().into_bytes();
@@ -323,7 +330,12 @@ mod tests {
             serde_json::from_slice::<serde_json::Value>(&tensor.data).unwrap()
         };
         assert_eq!(text("messages")[1], json!({ "role": "user", "content": "Post: \"say 'hi'\"" }));
-        assert_eq!(text("params"), json!({ "max_tokens": 32, "pin": true, "prefix_messages": 1 }));
+        assert_eq!(
+            text("params"),
+            json!({
+                "max_tokens": 32, "pin": true, "prefix_messages": 1, "prefix_bytes": 7, "distinct": true,
+            })
+        );
         assert_eq!(text("choices"), json!(CHOICES));
     }
 }

@@ -20,6 +20,9 @@ use crate::text::{QUOTE_BYTES, excerpt};
 /// Variable of templates that switches a model's thoughts on or off.
 pub(crate) const THINKING: &str = "enable_thinking";
 
+/// Two texts that may follow the prefix of a prompt. They have no character in common.
+const FOLLOWING: [&str; 2] = ["a", "1"];
+
 /// The inputs of the conversion.
 pub(super) struct Preparation {
     pub(super) shared: Arc<Shared>,
@@ -102,7 +105,10 @@ impl Preparation {
                 let answer = self.answer(request, options, &session_tokens)?;
                 let (shared, branches) =
                     self.branches(answer.as_ref().unwrap_or(&open), &session_tokens, choices)?;
-                (session_tokens[..shared].to_vec(), Work::Score(Choices::new(&branches)))
+                (
+                    session_tokens[..shared].to_vec(),
+                    Work::Score(choices_of(branches, request.params.distinct)),
+                )
             }
         };
         let declared = self.declared(request, options, &prompt)?;
@@ -234,15 +240,26 @@ impl Preparation {
         options: ChatOptions<'_>,
         prompt: &[u32],
     ) -> Result<usize, PrepareError> {
-        let Params { pin, prefix_messages, .. } = request.params;
+        let Params { pin, prefix_messages, prefix_bytes, .. } = request.params;
         Ok(match (prefix_messages, &request.prompt) {
             (_, Prompt::Question { prefix, .. }) => common(prefix, prompt),
             (Some(0), _) => 0,
             (Some(first), Prompt::Messages(messages)) => {
-                let prefix = &messages[..first.min(messages.len())];
                 let options = ChatOptions { continue_last: false, ..options };
                 let tokenizer = &self.shared.tokenizer;
-                common(&tokenizer.whole(tokenizer.open_chat(prefix, options)?)?, prompt)
+                let Some(next) = messages.get(first) else {
+                    let whole = tokenizer.whole(tokenizer.open_chat(messages, options)?)?;
+                    return Ok(common(&whole, prompt));
+                };
+                let end = next.content.floor_char_boundary(prefix_bytes);
+                let next = Message { content: next.content[..end].to_owned(), ..next.clone() };
+                let begun = [&messages[..first], &[next]].concat();
+                let open = tokenizer.begin_chat(&begun, options)?;
+                // The tokens that do not depend on what follows.
+                let [one, other] = FOLLOWING.map(|text| tokenizer.close(&open, text));
+                let (mut prefix, one) = (open.tokens, one?);
+                prefix.extend_from_slice(&one[..common(&one, &other?)]);
+                common(&prefix, prompt)
             }
             _ if pin => prompt.len(),
             _ => 0,
@@ -265,6 +282,20 @@ impl Preparation {
             false => Ok(()),
         }
     }
+}
+
+/// The choices of these tokens; with `distinct`, each up to its first token that no other one has
+/// in this place, if there is one.
+fn choices_of(mut branches: Vec<Vec<u32>>, distinct: bool) -> Choices {
+    if distinct {
+        let needed = |(index, own): (usize, &Vec<u32>)| {
+            let others = branches.iter().enumerate().filter(|(other, _)| *other != index);
+            own.len().min(1 + others.map(|(_, other)| common(own, other)).max().unwrap_or(0))
+        };
+        let needed: Vec<usize> = branches.iter().enumerate().map(needed).collect();
+        branches.iter_mut().zip(needed).for_each(|(branch, needed)| branch.truncate(needed));
+    }
+    Choices::new(&branches)
 }
 
 fn common(one: &[u32], other: &[u32]) -> usize {

@@ -84,6 +84,11 @@ pub struct Params {
     /// of the component may reuse it. The rest of the prompt, or the whole prompt without this and
     /// `pin`, is reused by its own session only.
     pub prefix_messages: Option<usize>,
+    /// With `prefix_messages`: number of leading bytes of the next message that belong to the
+    /// prefix, except for a last token that depends on what follows.
+    pub prefix_bytes: usize,
+    /// With choices: scores each one only up to the first token that no other choice has there.
+    pub distinct: bool,
     /// With messages: further variables of the chat template. With choices, `enable_thinking` is
     /// false unless this sets it.
     #[serde(rename = "chat_template_kwargs")]
@@ -153,6 +158,8 @@ impl Default for Params {
             continues: false,
             pin: false,
             prefix_messages: None,
+            prefix_bytes: 0,
+            distinct: false,
             template_arguments: TemplateArguments::default(),
             format: None,
             logprobs: None,
@@ -178,7 +185,8 @@ pub struct Answer {
 /// Log-probabilities or text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Natural logarithm of the probability of each complete choice, in their order.
+    /// Natural logarithm of the probability of each choice, in their order; of the part that tells
+    /// it from the others with [`Params::distinct`].
     Scores(Vec<f32>),
     /// Generated text.
     Text {
@@ -246,7 +254,8 @@ impl Request {
     ///
     /// One sentence that names the value that is out of range.
     pub(super) fn check(&self) -> Result<(), String> {
-        let Params { max_tokens, temperature, top_p, stop, prefix_messages, logprobs, .. } = &self.params;
+        let Params { max_tokens, temperature, top_p, stop, logprobs, .. } = &self.params;
+        let Params { prefix_messages, prefix_bytes, distinct, .. } = &self.params;
         if *max_tokens == 0 {
             return Err("`max_tokens` is 0, expected at least 1".to_owned());
         }
@@ -265,6 +274,12 @@ impl Request {
         }
         if prefix_messages.is_some() && !matches!(self.prompt, Prompt::Messages(_)) {
             return Err("`prefix_messages` requires `messages`".to_owned());
+        }
+        if *prefix_bytes > 0 && prefix_messages.is_none() {
+            return Err("`prefix_bytes` requires `prefix_messages`".to_owned());
+        }
+        if *distinct && self.choices.is_none() {
+            return Err("`distinct` requires `choices`".to_owned());
         }
         match &self.choices {
             Some(choices) if choices.is_empty() || choices.len() > MAX_CHOICES => {

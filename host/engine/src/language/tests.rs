@@ -7,6 +7,6 @@ mod golden;
 mod greedy;
 mod parts;
 mod perplexity;
+mod prompts;
 mod refusals;
 pub(super) mod support;
-mod thoughts;

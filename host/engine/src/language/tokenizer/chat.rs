@@ -36,8 +36,8 @@ pub(crate) struct Open {
 /// The options of a chat.
 #[derive(Clone, Copy)]
 pub(crate) struct ChatOptions<'a> {
-    /// Ends at the end of the last turn's content, which is the assistant's, instead of with the
-    /// beginning of the assistant's turn.
+    /// Ends at the end of the last turn's content instead of with the beginning of the assistant's
+    /// turn.
     pub(crate) continue_last: bool,
     /// Further variables of the template.
     pub(crate) arguments: &'a TemplateArguments,
@@ -81,8 +81,26 @@ impl Tokenizer {
         messages: &[Message],
         options: ChatOptions<'_>,
     ) -> Result<Open, TokenizerError> {
-        let template = self.template.as_ref().ok_or(TokenizerError::NoTemplate)?;
         check(messages, options.continue_last)?;
+        self.format_chat(messages, options)
+    }
+
+    /// Encodes the beginning of a chat: `messages`, of which the last one is not complete.
+    ///
+    /// # Errors
+    ///
+    /// As in [`Tokenizer::open_chat`].
+    pub(crate) fn begin_chat(
+        &self,
+        messages: &[Message],
+        options: ChatOptions<'_>,
+    ) -> Result<Open, TokenizerError> {
+        check(messages, false)?;
+        self.format_chat(messages, ChatOptions { continue_last: true, ..options })
+    }
+
+    fn format_chat(&self, messages: &[Message], options: ChatOptions<'_>) -> Result<Open, TokenizerError> {
+        let template = self.template.as_ref().ok_or(TokenizerError::NoTemplate)?;
         let mut layout = self.render_chat(template, messages, options);
         let incomplete = match &layout {
             Ok(layout) => layout.missing.is_some(),
