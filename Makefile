@@ -60,10 +60,11 @@ test-fast: ## Run the fast tests whose names contain TESTS: make test-fast TESTS
 
 test-models: ## Run the tests that need larger models: Gemma 3 270M, Qwen2.5-Coder 0.5B and 1.5B, 1.9 GB
 	$(CARGO) test --release --locked --workspace --no-run
+	@scripts/pull.sh smollm2
 	@scripts/pull.sh qwen2.5-0.5b
 	@scripts/pull.sh qwen2.5-1.5b
 	@scripts/pull.sh gemma-3-270m
-	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture answers_as_llama_cpp perplexity
+	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture answers_as_llama_cpp perplexity verdicts_of_int8
 
 test-tokenizers: ## Compare real tokenizers, on TOKENIZER_TEXTS, and templates with Python's
 	@test -x $(CARGO_TARGET_DIR)/tokens/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/tokens

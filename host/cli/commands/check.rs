@@ -77,7 +77,8 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
             let context = language.context();
             writeln!(
                 out,
-                "  context      {context} tokens, keys and values up to {} bytes",
+                "  context      {context} tokens, keys and values in {} up to {} bytes",
+                options.kv_type.name(),
                 options.kv_bytes
             )?;
             if language.kv_tokens() < context {

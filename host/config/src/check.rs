@@ -12,7 +12,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use infer_engine::{ModelOptions, Onnxruntime};
+use infer_engine::{KvType, ModelOptions, Onnxruntime};
 use infer_models::source::{HUB, HubModel, Source};
 use infer_models::weights::Reuse;
 use infer_models::{builtin, weights};
@@ -97,6 +97,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let offset = model.source.span().start;
         let source = self.model_source(&format!("model `{name}`"), &model.source);
         let subject = format!("model `{name}`: ");
+        let kv_type = self.kv_type(&subject, model);
         let mut size = |entry| self.optional(&subject, entry).map(|size| size as usize);
         let options = ModelOptions {
             sessions: size(model.sessions()),
@@ -105,6 +106,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             max_batch: size(model.max_batch()),
             context_tokens: size(model.context_tokens()),
             kv_bytes: size(model.kv_bytes()),
+            kv_type,
         };
         let heads = self.heads(&subject, model.heads.as_deref().unwrap_or_default());
         let reuse = if model.packed_cache().flag() { Reuse::All } else { Reuse::Off };
@@ -112,6 +114,16 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let next = model.next.as_ref().map(|next| self.next(name, next));
         let previous = model.previous.as_ref().map(|previous| previous.get_ref().clone());
         ModelConfig { at: (self.place)(offset), source, heads, options, reuse, keep_alive, next, previous }
+    }
+
+    fn kv_type(&mut self, subject: &str, model: &table::Model) -> Option<KvType> {
+        let entry = model.kv_type.as_ref()?;
+        let known = KvType::ALL.into_iter().find(|kv_type| kv_type.name() == entry.get_ref());
+        if known.is_none() {
+            let message = format!("{subject}`kv_type` is `{}`, expected `f16` or `int8`", entry.get_ref());
+            self.mistake(entry.span().start, message);
+        }
+        known
     }
 
     /// The paths of a model's heads, which must exist.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use infer_engine::{ModelOptions, Onnxruntime};
+use infer_engine::{KvType, ModelOptions, Onnxruntime};
 use infer_models::source::Source;
 use infer_models::weights::Reuse;
 use infer_sandbox::{ClockKind, HttpOptions, Limits, SandboxOptions};
@@ -170,7 +170,8 @@ fn api_key(config: &KeyConfig) -> ApiKeyValues {
 
 fn model(config: &ModelConfig) -> ModelValues {
     let ModelConfig { at: _, source, heads, options, reuse, keep_alive, next, previous } = config;
-    let ModelOptions { sessions, threads, queue_capacity, max_batch, context_tokens, kv_bytes } = options;
+    let ModelOptions { sessions, threads, queue_capacity, max_batch, context_tokens, .. } = options;
+    let ModelOptions { kv_bytes, kv_type, .. } = options;
     let next = next.as_ref().map(|Next { at: _, source, trial }| {
         let source = one(resolve(source));
         let (percent, shadow, tolerance) = match trial {
@@ -188,6 +189,7 @@ fn model(config: &ModelConfig) -> ModelValues {
         max_batch: optional(*max_batch),
         context_tokens: optional(*context_tokens),
         kv_bytes: optional(*kv_bytes),
+        kv_type: optional(kv_type.map(KvType::name)),
         keep_alive_ms: optional(keep_alive.map(|time| time.as_millis())),
         // Only on or off counts: `infer check` hashes files again that the server has already
         // verified.

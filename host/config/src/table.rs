@@ -169,6 +169,9 @@ section! {
         /// context. The two built-in policies have about 1,240 tokens with Phi-3: 805306368 (2,048
         /// tokens) keeps both, and posts may have 800; with less each question displaces the other.
         kv_bytes: Bytes(1 << 20..=1 << 40) = Derived("402653184"), Live;
+        /// Type of keys and values: `f16`, or `int8` for 1.8 times as many tokens in `kv_bytes`, with
+        /// [a small loss](BENCHMARKS.md#int8-keys-and-values).
+        kv_type: Text = Derived("`f16`"), Live;
         // The minimum keeps a model loaded between two requests of one client.
         /// Unloads the model after this time without a request, and loads it again for the next
         /// one. Requests wait for that, up to `queue_capacity` of them and until their deadlines.

@@ -56,7 +56,7 @@ pub use card::{
 };
 pub use dtype::{DType, Element, UnknownDType};
 pub use footprint::{Footprint, FootprintError, Loading, Need};
-pub use infer_kernels::{UnknownInstructionSet, instruction_sets, set_instruction_set};
+pub use infer_kernels::{KvType, UnknownInstructionSet, instruction_sets, set_instruction_set};
 pub use language::{
     Answer, AnswerFormat, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session,
     Supported, TemplateArguments, TokenLogprob, TokenUsage, byte_characters,

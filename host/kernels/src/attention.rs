@@ -1,20 +1,24 @@
 //! Causal attention that reads keys and values in place from shared KV blocks.
 //!
 //! For each KV head, one layer of a block stores keys as `(key_dim, 16 tokens)` and then values as
-//! `(16 tokens, value_dim)`, in f16. Sixteen scores are therefore one product with a vector of
+//! `(16 tokens, value_dim)`, in f16 or int8. Scales of int8 follow in f32: those of keys as
+//! `(key_dim / 32, 16 tokens)`, then one for each token's values. Sixteen scores are therefore one product with a vector of
 //! keys, and a weighted sum runs along rows of values. A task takes several queries that share a KV
 //! head and passes over the spans once, four at a time, with the running softmax of Milakov and
 //! Gimelshein (2018).
 
+mod element;
 mod queries;
 mod shape;
+mod store;
 
 use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::simd::Simd;
 use crate::simd::dispatch::{InstructionSet, with_simd};
 use queries::Queries;
-pub use shape::{AttentionShape, BLOCK_TOKENS, Chunk, Span};
+pub use shape::{AttentionShape, BLOCK_TOKENS, Chunk, KvType, Span};
+pub(crate) use store::store_head;
 
 /// Maximum number of queries per task.
 const QUERIES: usize = 8;
@@ -80,7 +84,7 @@ fn check(shape: &AttentionShape, qkv: &[f32], chunks: &[Chunk<'_>], out: &[f32])
             chunk.rows
         );
         for span in chunk.spans {
-            assert_eq!(span.block.len(), shape.layer_elements(), "length of a block's layer");
+            assert_eq!(span.block.len(), shape.layer_bytes(), "length of a block's layer");
             assert!(span.tokens <= BLOCK_TOKENS, "a span of {} tokens", span.tokens);
         }
         let tokens: usize = chunk.spans.iter().map(|span| span.tokens).sum();

@@ -11,7 +11,7 @@
 //! - [`WeightType`], [`dequantize_row`]: weight types of GGUF files
 //! - [`QuantizedMatrix`], [`Activations`]: packed weights (`layout`, `pack`, `buffer`), quantised
 //!   inputs, and their product (`product`)
-//! - [`AttentionShape`], [`attention`], [`Rope`], [`HeadNorms`], [`rope_and_store`]: attention over
+//! - [`AttentionShape`], [`KvType`], [`attention`], [`Rope`], [`HeadNorms`], [`rope_and_store`]: attention over
 //!   KV blocks of [`BLOCK_TOKENS`] tokens
 //! - `limits`: the fixed limits
 //! - [`rms_norm`], [`add_rms_norm`], [`soft_cap`], [`Activation`]: steps on rows
@@ -41,7 +41,7 @@ mod testing;
 mod weight_type;
 
 pub use activations::Activations;
-pub use attention::{AttentionShape, BLOCK_TOKENS, Chunk, Span, attention};
+pub use attention::{AttentionShape, BLOCK_TOKENS, Chunk, KvType, Span, attention};
 pub use dequantize::dequantize_row;
 pub use matrix::{PackError, PackedSource, QuantizedMatrix};
 pub use norm::{Activation, add_rms_norm, rms_norm, soft_cap};

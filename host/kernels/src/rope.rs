@@ -2,10 +2,7 @@
 
 use std::ops::Range;
 
-use half::f16;
-
-use crate::attention::{AttentionShape, BLOCK_TOKENS};
-use crate::limits::MAX_HEAD_DIM;
+use crate::attention::{AttentionShape, BLOCK_TOKENS, store_head};
 use crate::norm::rms_norm_in_place;
 use crate::pool::Pool;
 use crate::shared::Shared;
@@ -131,8 +128,8 @@ pub struct Destination<'a> {
     pub position: usize,
     /// Slot of the first row in the block.
     pub slot: usize,
-    /// One layer of one block, of length `AttentionShape::layer_elements`.
-    pub block: &'a mut [f16],
+    /// One layer of one block, of length [`AttentionShape::layer_bytes`].
+    pub block: &'a mut [u8],
 }
 
 /// Normalises queries and keys if `norms` are given, rotates them in place in `qkv`, `(rows,
@@ -197,7 +194,7 @@ fn check(shape: &AttentionShape, rope: &Rope, qkv: &[f32], destinations: &[Desti
             to.slot <= BLOCK_TOKENS && to.rows.len() <= BLOCK_TOKENS - to.slot,
             "rows of a destination in one block"
         );
-        assert_eq!(to.block.len(), shape.layer_elements(), "length of a block's layer");
+        assert_eq!(to.block.len(), shape.layer_bytes(), "length of a block's layer");
         let ready = rope.cosines.len().checked_div(rope.frequencies.len()).unwrap_or(usize::MAX);
         assert!(
             to.position.checked_add(to.rows.len()).is_some_and(|end| end <= ready),
@@ -213,7 +210,7 @@ struct StoreRows<'a> {
     rows: &'a mut [f32],
     position: usize,
     slot: usize,
-    block: &'a mut [f16],
+    block: &'a mut [u8],
 }
 
 impl<S: Simd> Job<S> for StoreRows<'_> {
@@ -232,37 +229,25 @@ impl<S: Simd> Job<S> for StoreRows<'_> {
                 rope.rotate(position + i, values);
             }
             let (keys, values) = row[shape.query_columns()..].split_at(kv_heads * key_dim);
-            for head in 0..kv_heads {
-                let (to_keys, to_values) = block[shape.head_elements() * head..][..shape.head_elements()]
-                    .split_at_mut(key_dim * BLOCK_TOKENS);
-                let mut halves = [f16::ZERO; MAX_HEAD_DIM];
-                to_halves::<S>(&keys[head * key_dim..][..key_dim], &mut halves[..key_dim]);
-                for (d, &key) in halves[..key_dim].iter().enumerate() {
-                    to_keys[d * BLOCK_TOKENS + slot + i] = key;
-                }
-                let to_values = &mut to_values[(slot + i) * value_dim..][..value_dim];
-                to_halves::<S>(&values[head * value_dim..][..value_dim], to_values);
+            let heads = keys.chunks_exact(key_dim).zip(values.chunks_exact(value_dim));
+            let parts = block.chunks_exact_mut(shape.layer_bytes() / kv_heads);
+            for ((keys, values), part) in heads.zip(parts) {
+                store_head::<S>(shape, part, slot + i, keys, values);
             }
         }
     }
 }
 
-/// Rounds to f16; the slices have the same length.
-#[inline(always)]
-#[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
-unsafe fn to_halves<S: Simd>(from: &[f32], to: &mut [f16]) {
-    let whole = from.len() - from.len() % S::LANES;
-    for i in (0..whole).step_by(S::LANES) {
-        S::store_f16(to.as_mut_ptr().add(i).cast(), S::load_f32(from.as_ptr().add(i)));
-    }
-    for i in whole..from.len() {
-        to[i] = f16::from_f32(from[i]);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use half::f16;
+
     use super::*;
+
+    /// The f16 number at `index`.
+    fn half_at(block: &[u8], index: usize) -> f16 {
+        f16::from_le_bytes([block[2 * index], block[2 * index + 1]])
+    }
 
     /// Rotates one head of four features at `position` and returns it.
     fn rotated(
@@ -276,16 +261,20 @@ mod tests {
         let mut rope = Rope::new(style, dims, 100.0, factors, scale, 64);
         rope.prepare(position + 1);
         let mut qkv = vec![1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0, 0.5, 0.25, 0.125, 8.0];
-        let mut block = vec![f16::ZERO; shape.layer_elements()];
+        let mut block = vec![0; shape.layer_bytes()];
         let destination = Destination { rows: 0..1, position, slot: 5, block: &mut block };
         rope_and_store(&Pool::new(1).unwrap(), &shape, &rope, None, &mut qkv, &mut [destination]);
         for d in 0..4 {
-            assert_eq!(block[d * BLOCK_TOKENS + 5], f16::from_f32(qkv[4 + d]), "rotated keys are stored");
+            assert_eq!(
+                half_at(&block, d * BLOCK_TOKENS + 5),
+                f16::from_f32(qkv[4 + d]),
+                "rotated keys are stored"
+            );
         }
         let values: Vec<f32> =
-            block[4 * BLOCK_TOKENS..][5 * 4..6 * 4].iter().map(|value| value.to_f32()).collect();
+            (5 * 4..6 * 4).map(|index| half_at(&block, 4 * BLOCK_TOKENS + index).to_f32()).collect();
         assert_eq!(values, [0.5, 0.25, 0.125, 8.0], "values are stored unchanged");
-        assert_eq!(block.iter().filter(|&&value| value != f16::ZERO).count(), 8, "and nothing else");
+        assert_eq!(block.chunks_exact(2).filter(|value| **value != [0, 0]).count(), 8, "and nothing else");
         assert_eq!(qkv[..4], qkv[4..8], "queries and keys are rotated equally");
         qkv[..4].to_vec()
     }
@@ -330,7 +319,7 @@ mod tests {
         let mut rope = Rope::new(RopeStyle::Pairs, 2, 100.0, None, 1.0, 64);
         rope.prepare(4);
         let mut qkv = [1.0, 2.0, 3.0, 4.0, -1.0, 2.0, -3.0, 4.0, 0.5, 0.25];
-        let mut block = vec![f16::ZERO; shape.layer_elements()];
+        let mut block = vec![0; shape.layer_bytes()];
         let destination = Destination { rows: 0..1, position: 3, slot: 5, block: &mut block };
         rope_and_store(&Pool::new(1).unwrap(), &shape, &rope, Some(norms), &mut qkv, &mut [destination]);
         // The mean square of a head is 30 / 4; the first two features turn by an angle of 3.
@@ -343,9 +332,13 @@ mod tests {
             assert!((found - expected).abs() < 2e-6, "{found}, expected {expected}");
         }
         for d in 0..4 {
-            assert_eq!(block[d * BLOCK_TOKENS + 5], f16::from_f32(qkv[4 + d]), "normalised keys are stored");
+            assert_eq!(
+                half_at(&block, d * BLOCK_TOKENS + 5),
+                f16::from_f32(qkv[4 + d]),
+                "normalised keys are stored"
+            );
         }
-        let values = &block[4 * BLOCK_TOKENS..][5 * 2..6 * 2];
+        let values = [5 * 2, 5 * 2 + 1].map(|index| half_at(&block, 4 * BLOCK_TOKENS + index));
         assert_eq!(values, [0.5, 0.25].map(f16::from_f32), "values are stored unchanged");
     }
 
@@ -362,7 +355,7 @@ mod tests {
         let shape = AttentionShape::new(1, 1, 2);
         let mut rope = Rope::new(RopeStyle::Halves, 2, 10_000.0, None, 1.0, 10);
         rope.prepare(10);
-        let mut blocks = vec![vec![f16::ZERO; shape.layer_elements()]; 2];
+        let mut blocks = vec![vec![0; shape.layer_bytes()]; 2];
         let mut destinations: Vec<Destination<'_>> =
             blocks.iter_mut().map(|block| Destination { rows: 0..1, position: 0, slot: 0, block }).collect();
         rope_and_store(&Pool::new(2).unwrap(), &shape, &rope, None, &mut [0.0; 12], &mut destinations);

@@ -73,6 +73,11 @@ fn mistakes_name_line_subject_and_remedy() {
             "model `a`: `sessions` is 0, expected 1 to 64",
         ),
         (
+            "[models.a]\nsource = \"builtin:toxic-bilstm\"\nkv_type = \"q4\"".to_owned(),
+            ":3: ",
+            "model `a`: `kv_type` is `q4`, expected `f16` or `int8`",
+        ),
+        (
             format!("{component}limits = {{ handles = 0 }}"),
             ":3: ",
             "component `a`: `handles` is 0, expected 1 to 1000000",

@@ -35,7 +35,8 @@ const USUAL_TOKENS: u64 = 2_000;
 ///
 /// If the header is not of a supported model.
 pub(crate) fn of(gguf: &Gguf, capacity: &Capacity, mapped: bool) -> Result<Footprint, GgufError> {
-    let config = DecoderConfig::read(gguf, capacity.context_tokens)?;
+    let mut config = DecoderConfig::read(gguf, capacity.context_tokens)?;
+    config.attention.kv_type = capacity.kv_type;
     let tokens = gguf.strings("tokenizer.ggml.tokens")?.map_or(0, |tokens| tokens.len());
     let merges = gguf.strings("tokenizer.ggml.merges")?.map_or(0, |merges| merges.len());
     let mut packed = if mapped { packed::HEADER_BYTES } else { 0 } as u64;
@@ -48,7 +49,7 @@ pub(crate) fn of(gguf: &Gguf, capacity: &Capacity, mapped: bool) -> Result<Footp
     } else {
         Need::own("packed weights, in memory", packed)
     };
-    let pool = KvPool::new(config.layers, config.attention.layer_elements(), capacity.kv_bytes);
+    let pool = KvPool::new(config.layers, config.attention.layer_bytes(), capacity.kv_bytes);
     let kv = (pool.capacity() * pool.block_bytes()) as u64;
     let text = LOADING_BYTES + tokens as u64 * TOKEN_BYTES + merges as u64 * MERGE_BYTES;
     Ok(Footprint {

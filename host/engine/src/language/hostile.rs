@@ -71,7 +71,7 @@ fn decode(bytes: &[u8]) -> bool {
     let packing = Packing { pool, slot: None };
     let Ok(mut decoder) = Decoder::load(gguf, config, vocabulary, packing) else { return false };
     let config = decoder.config();
-    let blocks = KvPool::new(config.layers, config.attention.layer_elements(), 64 << 20);
+    let blocks = KvPool::new(config.layers, config.attention.layer_bytes(), 64 << 20);
     let mut sequence = Sequence::default();
     let tokens: Vec<u32> = (0..config.context.min(4)).map(|token| (token % vocabulary) as u32).collect();
     if sequence.extend(&blocks, &tokens).is_err() {

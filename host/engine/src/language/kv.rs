@@ -13,7 +13,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use half::f16;
 use infer_kernels::{BLOCK_TOKENS, Destination, Span};
 
 /// A pool of blocks. Clones share the same pool.
@@ -24,13 +23,13 @@ pub(super) struct KvPool {
 
 struct Shared {
     layers: usize,
-    layer_elements: usize,
+    layer_bytes: usize,
     /// Maximum number of blocks in use.
     capacity: usize,
     used: AtomicUsize,
     /// Memory of free blocks. The lock is held for a push or a pop: the model's thread allocates
     /// and frees blocks, and the thread that drops the model frees the rest.
-    free: Mutex<Vec<Box<[f16]>>>,
+    free: Mutex<Vec<Box<[u8]>>>,
 }
 
 /// Error of a pool that has no free block.
@@ -38,7 +37,7 @@ struct Shared {
 pub(super) struct Full;
 
 pub(super) struct Block {
-    data: Box<[f16]>,
+    data: Box<[u8]>,
     home: Arc<Shared>,
 }
 
@@ -57,12 +56,11 @@ pub(super) struct Sequence {
 }
 
 impl KvPool {
-    /// A pool of at most `bytes`, for blocks of `layers` times `layer_elements` half-precision
-    /// numbers.
-    pub(super) fn new(layers: usize, layer_elements: usize, bytes: usize) -> Self {
-        let capacity = bytes / (layers * layer_elements * size_of::<f16>()).max(1);
+    /// A pool of at most `bytes`, for blocks of `layers` times `layer_bytes`.
+    pub(super) fn new(layers: usize, layer_bytes: usize, bytes: usize) -> Self {
+        let capacity = bytes / (layers * layer_bytes).max(1);
         let (used, free) = (AtomicUsize::new(0), Mutex::default());
-        KvPool { shared: Arc::new(Shared { layers, layer_elements, capacity, used, free }) }
+        KvPool { shared: Arc::new(Shared { layers, layer_bytes, capacity, used, free }) }
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -75,7 +73,7 @@ impl KvPool {
     }
 
     pub(super) fn block_bytes(&self) -> usize {
-        self.shared.layers * self.shared.layer_elements * size_of::<f16>()
+        self.shared.layers * self.shared.layer_bytes
     }
 
     /// Allocates a block. Its contents are left over from earlier use; a slot is always written
@@ -89,29 +87,29 @@ impl KvPool {
         }
         shared.used.fetch_add(1, Ordering::Relaxed);
         let free = shared.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let new = || vec![f16::ZERO; shared.layers * shared.layer_elements].into_boxed_slice();
+        let new = || vec![0; shared.layers * shared.layer_bytes].into_boxed_slice();
         Ok(Arc::new(Block { data: free.unwrap_or_else(new), home: shared.clone() }))
     }
 }
 
 impl Block {
-    fn layer(&self, layer: usize) -> &[f16] {
-        let elements = self.home.layer_elements;
-        &self.data[layer * elements..][..elements]
+    fn layer(&self, layer: usize) -> &[u8] {
+        let bytes = self.home.layer_bytes;
+        &self.data[layer * bytes..][..bytes]
     }
 
-    fn layer_mut(&mut self, layer: usize) -> &mut [f16] {
-        let elements = self.home.layer_elements;
-        &mut self.data[layer * elements..][..elements]
+    fn layer_mut(&mut self, layer: usize) -> &mut [u8] {
+        let bytes = self.home.layer_bytes;
+        &mut self.data[layer * bytes..][..bytes]
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         let mut data = std::mem::take(&mut self.data);
-        // In tests, reading a slot that was not rewritten results in NaN.
+        // In tests, reading a slot that was not rewritten results in NaN, in each type.
         if cfg!(test) {
-            data.fill(f16::NAN);
+            data.fill(0xff);
         }
         self.home.free.lock().unwrap_or_else(PoisonError::into_inner).push(data);
         self.home.used.fetch_sub(1, Ordering::Relaxed);
@@ -235,7 +233,7 @@ mod tests {
     use super::*;
 
     fn pool(blocks: usize) -> KvPool {
-        KvPool::new(2, 8, blocks * 2 * 8 * 2)
+        KvPool::new(2, 8, blocks * 2 * 8)
     }
 
     fn tokens(n: usize) -> Vec<u32> {
@@ -262,14 +260,14 @@ mod tests {
         let pool = pool(8);
         let mut one = Sequence::default();
         one.extend(&pool, &tokens(21)).unwrap();
-        one.destinations(1, 16, 0).for_each(|to| to.block.fill(f16::ONE));
+        one.destinations(1, 16, 0).for_each(|to| to.block.fill(1));
         let mut two = one.fork_at(one.len());
         two.extend(&pool, &tokens(2)).unwrap();
         assert_eq!((parts(&one), parts(&two), pool.used()), (vec![16, 5], vec![16, 7], 3));
         let written: Vec<_> =
             two.destinations(1, 21, 3).map(|to| (to.rows.clone(), to.position, to.slot)).collect();
         assert_eq!(written, [(3..5, 21, 5)]);
-        assert!(two.spans(1).last().unwrap().block.iter().all(|&value| value == f16::ONE));
+        assert!(two.spans(1).last().unwrap().block.iter().all(|&value| value == 1));
         // Each sequence has its own block now, so neither copies again.
         one.extend(&pool, &tokens(1)).unwrap();
         assert_eq!((parts(&one), pool.used()), (vec![16, 6], 3));

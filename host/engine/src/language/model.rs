@@ -72,12 +72,13 @@ impl LanguageModel {
             backend: ENGINE,
             message: error.to_string(),
         })?;
-        let config = DecoderConfig::read(&gguf, capacity.context_tokens).map_err(rejected)?;
+        let mut config = DecoderConfig::read(&gguf, capacity.context_tokens).map_err(rejected)?;
+        config.attention.kv_type = capacity.kv_type;
         let vocabulary = tokenizer.vocabulary_size();
         let packing = Packing { pool: Pool::new(capacity.threads).map_err(thread)?, slot };
         let decoder = Decoder::load(gguf, config, vocabulary, packing).map_err(rejected)?;
         let config = decoder.config();
-        let pool = KvPool::new(config.layers, config.attention.layer_elements(), capacity.kv_bytes);
+        let pool = KvPool::new(config.layers, config.attention.layer_bytes(), capacity.kv_bytes);
         if pool.capacity() == 0 {
             let message = format!(
                 "`kv_bytes` is {}, but a block of {BLOCK_TOKENS} tokens takes {}",

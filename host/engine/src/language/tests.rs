@@ -5,6 +5,7 @@ mod engine;
 mod formats;
 mod golden;
 mod greedy;
+mod int8;
 mod parts;
 mod perplexity;
 mod prompts;

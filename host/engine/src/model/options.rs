@@ -2,6 +2,8 @@
 
 use std::thread::available_parallelism;
 
+use infer_kernels::KvType;
+
 use super::error::LoadError;
 use crate::card::Format;
 
@@ -21,6 +23,8 @@ pub struct ModelOptions {
     pub context_tokens: Option<usize>,
     /// See [`Capacity::kv_bytes`].
     pub kv_bytes: Option<usize>,
+    /// See [`Capacity::kv_type`].
+    pub kv_type: Option<KvType>,
 }
 
 /// Limits of a model.
@@ -45,6 +49,8 @@ pub struct Capacity {
     pub context_tokens: usize,
     /// Maximum bytes of keys and values, including cached prefixes.
     pub kv_bytes: usize,
+    /// Type of keys and values.
+    pub kv_type: KvType,
 }
 
 impl Capacity {
@@ -75,6 +81,7 @@ impl Capacity {
             max_batch,
             context_tokens: 4_096,
             kv_bytes: 384 << 20,
+            kv_type: KvType::F16,
         }
     }
 }
@@ -99,6 +106,7 @@ impl ModelOptions {
             max_batch: value("max_batch", self.max_batch, defaults.max_batch)?,
             context_tokens: value("context_tokens", self.context_tokens, defaults.context_tokens)?,
             kv_bytes: value("kv_bytes", self.kv_bytes, defaults.kv_bytes)?,
+            kv_type: self.kv_type.unwrap_or(defaults.kv_type),
         })
     }
 }

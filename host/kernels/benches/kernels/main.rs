@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use half::f16;
 use infer_kernels::{
-    Activations, AttentionShape, BLOCK_TOKENS, Chunk, PackedSource, Pool, QuantizedMatrix, Span, WeightType,
-    Write, attention, instruction_set, packed_bytes, set_instruction_set,
+    Activations, AttentionShape, BLOCK_TOKENS, Chunk, KvType, PackedSource, Pool, QuantizedMatrix, Span,
+    WeightType, Write, attention, instruction_set, packed_bytes, set_instruction_set,
 };
 use limits::{Arithmetic, Limits, READ_BYTES};
 
@@ -195,14 +195,15 @@ fn quartiles(values: &mut [f64]) -> [f64; 3] {
 
 fn attentions(pool: &Pool) {
     println!("\n| attention: ms | 128 queries after 0 | 128 after 384 | 1 after 511 |\n|---|---|---|---|");
-    for (name, query_heads, kv_heads, head_dim) in [("Phi-3 Mini", 32, 32, 96), ("Qwen2.5 0.5B", 14, 2, 64)] {
-        let shape = AttentionShape::new(query_heads, kv_heads, head_dim);
-        print!("| {name} ");
+    let shapes = [("Phi-3 Mini", 32, 32, 96), ("Qwen2.5 0.5B", 14, 2, 64)];
+    let cases = shapes.into_iter().flat_map(|shape| KvType::ALL.map(|ty| (shape, ty)));
+    for ((name, query_heads, kv_heads, head_dim), kv_type) in cases {
+        let shape = AttentionShape { kv_type, ..AttentionShape::new(query_heads, kv_heads, head_dim) };
+        print!("| {name}, {} ", kv_type.name());
         for (rows, position) in [(128usize, 0usize), (128, 384), (1, 511)] {
-            let blocks = vec![
-                vec![f16::from_f32(0.25); shape.layer_elements()];
-                (position + rows).div_ceil(BLOCK_TOKENS)
-            ];
+            // Small numbers in each type.
+            let block = [0x30u8].repeat(shape.layer_bytes());
+            let blocks = vec![block; (position + rows).div_ceil(BLOCK_TOKENS)];
             let spans: Vec<Span<'_>> =
                 blocks.iter().map(|block| Span { tokens: BLOCK_TOKENS, block }).collect();
             let qkv: Vec<f32> =

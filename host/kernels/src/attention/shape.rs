@@ -2,12 +2,37 @@
 
 use std::ops::Range;
 
-use half::f16;
-
 use crate::limits::MAX_HEAD_DIM;
 
 /// Number of token slots in a KV block.
 pub const BLOCK_TOKENS: usize = 16;
+
+/// Number of features of a key that share a scale in [`KvType::Int8`]. A few features of a key are
+/// far larger than the others in some models, such as Qwen2.5.
+pub(crate) const KEY_GROUP: usize = 32;
+
+/// Type of the numbers in KV blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KvType {
+    /// Half precision.
+    F16,
+    /// Signed bytes, with a scale in f32 for each value head of a token, and for each 32 features
+    /// of its key heads.
+    Int8,
+}
+
+impl KvType {
+    /// Every type.
+    pub const ALL: [Self; 2] = [Self::F16, Self::Int8];
+
+    /// `f16` or `int8`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        }
+    }
+}
 
 /// Head counts and sizes of a layer's attention, and the score of a query and a key.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -28,15 +53,26 @@ pub struct AttentionShape {
     /// Number of positions that a query attends to, its own included; `None` for all preceding
     /// ones.
     pub window: Option<usize>,
+    /// Type of keys and values in blocks.
+    pub kv_type: KvType,
+}
+
+/// Places of the parts of a head in one layer of a block, in bytes. Keys come first.
+pub(crate) struct Offsets {
+    pub(crate) values: usize,
+    pub(crate) key_scales: usize,
+    pub(crate) value_scales: usize,
+    pub(crate) end: usize,
 }
 
 impl AttentionShape {
-    /// The usual attention: keys and values of `head_dim` features, a scale of 1 / sqrt(head_dim),
-    /// neither soft cap nor window.
+    /// The usual attention: keys and values of `head_dim` features in f16, a scale of 1 /
+    /// sqrt(head_dim), neither soft cap nor window.
     pub fn new(query_heads: usize, kv_heads: usize, head_dim: usize) -> Self {
         let scale = 1.0 / (head_dim as f32).sqrt();
         let (key_dim, value_dim) = (head_dim, head_dim);
-        AttentionShape { query_heads, kv_heads, key_dim, value_dim, scale, soft_cap: None, window: None }
+        let (soft_cap, window, kv_type) = (None, None, KvType::F16);
+        AttentionShape { query_heads, kv_heads, key_dim, value_dim, scale, soft_cap, window, kv_type }
     }
 
     /// Number of columns of the queries.
@@ -54,13 +90,20 @@ impl AttentionShape {
         self.query_heads * self.value_dim
     }
 
-    /// Number of f16 elements in one layer of one block, keys and values together.
-    pub fn layer_elements(&self) -> usize {
-        self.kv_heads * self.head_elements()
+    /// Size of one layer of one block in bytes, keys and values together.
+    pub fn layer_bytes(&self) -> usize {
+        self.kv_heads * self.offsets().end
     }
 
-    pub(crate) fn head_elements(&self) -> usize {
-        (self.key_dim + self.value_dim) * BLOCK_TOKENS
+    pub(crate) fn offsets(&self) -> Offsets {
+        let (number, scales) = match self.kv_type {
+            KvType::F16 => (2, 0),
+            KvType::Int8 => (1, 4 * BLOCK_TOKENS),
+        };
+        let values = number * self.key_dim * BLOCK_TOKENS;
+        let key_scales = values + number * self.value_dim * BLOCK_TOKENS;
+        let value_scales = key_scales + scales * self.key_dim.div_ceil(KEY_GROUP);
+        Offsets { values, key_scales, value_scales, end: value_scales + scales }
     }
 
     pub(crate) fn check(&self) {
@@ -79,8 +122,8 @@ impl AttentionShape {
 pub struct Span<'a> {
     /// Number of filled slots, at most [`BLOCK_TOKENS`].
     pub tokens: usize,
-    /// Elements of the layer, of length `AttentionShape::layer_elements`.
-    pub block: &'a [f16],
+    /// Bytes of the layer, of length [`AttentionShape::layer_bytes`].
+    pub block: &'a [u8],
 }
 
 /// Consecutive queries of one sequence.

@@ -8,7 +8,7 @@ use crate::testing::Random;
 
 /// A sequence in blocks that are filled according to `fills`, and its keys and values in f32.
 struct Sequence {
-    blocks: Vec<Vec<f16>>,
+    blocks: Vec<Vec<u8>>,
     fills: Vec<usize>,
     /// Rows of all positions after `rope_and_store`.
     rows: Vec<f32>,
@@ -34,8 +34,9 @@ fn sequence(
     while fills.iter().sum::<usize>() < positions {
         let left = positions - fills.iter().sum::<usize>();
         fills.push(left.min(if full { BLOCK_TOKENS } else { 1 + random.below(BLOCK_TOKENS) }));
-        // Unfilled slots are NaN: reading one makes the test fail.
-        blocks.push(vec![f16::NAN; shape.layer_elements()]);
+        // Unfilled slots are NaN in f16, and have scales of NaN in int8: reading one makes the test
+        // fail.
+        blocks.push(vec![0xff; shape.layer_bytes()]);
     }
     let mut position = 0;
     let mut destinations: Vec<Destination<'_>> = Vec::new();
@@ -47,11 +48,30 @@ fn sequence(
     Sequence { blocks, fills, rows }
 }
 
-/// Computes attention in f64 from the rows, with keys and values rounded to f16.
-fn reference(shape: &AttentionShape, rows: &[f32], position: usize) -> Vec<f64> {
+/// The rows with keys and values as blocks hold them: rounded to f16, or to 127 steps of the
+/// largest magnitude of a head or of 32 features of a key.
+fn stored(shape: &AttentionShape, rows: &[f32]) -> Vec<f32> {
+    let mut rows = rows.to_vec();
+    for row in rows.chunks_exact_mut(shape.qkv_columns()) {
+        let (keys, values) = row[shape.query_columns()..].split_at_mut(shape.kv_heads * shape.key_dim);
+        if shape.kv_type == KvType::F16 {
+            keys.iter_mut().chain(values).for_each(|value| *value = f16::from_f32(*value).to_f32());
+            continue;
+        }
+        let keys = keys.chunks_exact_mut(shape.key_dim).flat_map(|head| head.chunks_mut(32));
+        for group in keys.chain(values.chunks_exact_mut(shape.value_dim)) {
+            let largest = group.iter().fold(0.0f32, |max, value| max.max(value.abs()));
+            let (scale, inverse) = (largest / 127.0, 127.0 / largest.max(1e-30));
+            group.iter_mut().for_each(|value| *value = (*value * inverse).round_ties_even() * scale);
+        }
+    }
+    rows
+}
+
+/// Computes attention in f64 from the rows.
+fn exact(shape: &AttentionShape, rows: &[f32], position: usize) -> Vec<f64> {
     let (dim, columns) = (shape.key_dim, shape.qkv_columns());
     let group = shape.query_heads / shape.kv_heads;
-    let half = |value: f32| f64::from(f16::from_f32(value).to_f32());
     let from = (position + 1).saturating_sub(shape.window.unwrap_or(usize::MAX));
     let mut out = Vec::new();
     for head in 0..shape.query_heads {
@@ -61,7 +81,8 @@ fn reference(shape: &AttentionShape, rows: &[f32], position: usize) -> Vec<f64> 
         let value = |at: usize| &rows[at * columns + first..][..shape.value_dim];
         let scores: Vec<f64> = (from..=position)
             .map(|at| {
-                let product: f64 = query.iter().zip(key(at)).map(|(&q, &k)| f64::from(q) * half(k)).sum();
+                let product: f64 =
+                    query.iter().zip(key(at)).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
                 let score = product * f64::from(shape.scale);
                 let cap = shape.soft_cap.map(f64::from);
                 cap.map_or(score, |cap| cap * (score / cap).tanh())
@@ -72,11 +93,16 @@ fn reference(shape: &AttentionShape, rows: &[f32], position: usize) -> Vec<f64> 
         let total: f64 = weights.iter().sum();
         for d in 0..shape.value_dim {
             let sum: f64 =
-                weights.iter().enumerate().map(|(i, weight)| weight * half(value(from + i)[d])).sum();
+                weights.iter().enumerate().map(|(i, weight)| weight * f64::from(value(from + i)[d])).sum();
             out.push(sum / total);
         }
     }
     out
+}
+
+/// The shape with blocks of each type.
+fn of_both_types(shape: AttentionShape) -> [AttentionShape; 2] {
+    KvType::ALL.map(|kv_type| AttentionShape { kv_type, ..shape })
 }
 
 #[test]
@@ -96,13 +122,14 @@ fn attention_matches_reference_on_every_set() {
         AttentionShape { value_dim: 128, soft_cap: Some(1.5), ..AttentionShape::new(6, 2, 64) },
         windowed(20, AttentionShape { soft_cap: Some(0.5), scale: 1.0, ..AttentionShape::new(1, 1, 10) }),
     ];
-    for shape in shapes {
+    for shape in shapes.into_iter().flat_map(of_both_types) {
         let columns = shape.out_columns();
         let mut rope = Rope::new(RopeStyle::Halves, shape.key_dim, 10_000.0, None, 1.0, 4096);
         rope.prepare(300);
         for (positions, full) in [(1, true), (17, false), (64, true), (65, true), (150, false)] {
             let sequence = sequence(&pool, &shape, &rope, &mut random, positions, full);
             let spans = sequence.spans();
+            let stored = stored(&shape, &sequence.rows);
             // All positions in two runs, and the last position alone, as in a decode step.
             let middle = positions / 2;
             let last = positions - 1;
@@ -115,7 +142,7 @@ fn attention_matches_reference_on_every_set() {
                     let mut out = vec![7.0f32; positions * columns];
                     attention_on(set, &pool, &shape, &sequence.rows, &chunks, &mut out);
                     for position in runs.iter().flat_map(Clone::clone) {
-                        let expected = reference(&shape, &sequence.rows, position);
+                        let expected = exact(&shape, &stored, position);
                         let out = &out[position * columns..][..columns];
                         for (i, (&value, expected)) in out.iter().zip(&expected).enumerate() {
                             let error = (f64::from(value) - expected).abs();
@@ -135,15 +162,18 @@ fn attention_matches_reference_on_every_set() {
 
 #[test]
 fn branches_share_the_blocks_of_their_prefix() {
+    of_both_types(AttentionShape::new(4, 2, 64)).into_iter().for_each(branches_share_blocks);
+}
+
+fn branches_share_blocks(shape: AttentionShape) {
     let mut random = Random::new(4);
     let pool = Pool::new(2).unwrap();
-    let shape = AttentionShape::new(4, 2, 64);
     let mut rope = Rope::new(RopeStyle::Pairs, 64, 10_000.0, None, 1.0, 4096);
     rope.prepare(64);
     let prefix = sequence(&pool, &shape, &rope, &mut random, 21, true);
     let columns = shape.qkv_columns();
     let mut branches = random.values(2 * 3 * columns);
-    let mut blocks = [vec![f16::ZERO; shape.layer_elements()], vec![f16::ZERO; shape.layer_elements()]];
+    let mut blocks = [vec![0; shape.layer_bytes()], vec![0; shape.layer_bytes()]];
     {
         let mut destinations: Vec<Destination<'_>> = blocks
             .iter_mut()
@@ -168,7 +198,7 @@ fn branches_share_the_blocks_of_their_prefix() {
         let mut rows = prefix.rows.clone();
         rows.extend_from_slice(&branches[branch * 3 * columns..][..3 * columns]);
         for row in 0..3 {
-            let expected = reference(&shape, &rows, 21 + row);
+            let expected = exact(&shape, &stored(&shape, &rows), 21 + row);
             let out = &out[(branch * 3 + row) * 256..][..256];
             assert!(
                 out.iter()
@@ -178,6 +208,8 @@ fn branches_share_the_blocks_of_their_prefix() {
         }
     }
 }
+
+mod int8;
 
 /// Returns the value of a feature, given its part (0 to 2: query, key, value), its position and its
 /// index in the head. The rows are chosen to stress softmax in f32 and storage in f16.
@@ -252,7 +284,7 @@ fn hard_sequence(
     sequence
 }
 
-/// Maximum distance of an f32 result from `reference`. A score is a sum of `head_dim` terms, each
+/// Maximum distance of an f32 result from attention in f64. A score is a sum of `head_dim` terms, each
 /// of them rounded. Softmax turns an error of `e` in a score into at most `exp(2 e) - 1`. Softmax
 /// and the weighted sum add a few roundings per position.
 fn allowed(shape: &AttentionShape, rows: &[f32], position: usize) -> f64 {
@@ -277,19 +309,22 @@ fn extreme_scores_stay_within_f32_bound() {
     let pools = [1, 2, 3].map(|threads| Pool::new(threads).unwrap());
     let shapes =
         [(4, 4, 96, None), (6, 2, 64, None), (8, 1, 128, Some(20)), (3, 1, 10, Some(1)), (9, 3, 72, None)];
-    for (query_heads, kv_heads, head_dim, window) in shapes {
-        let shape = AttentionShape { window, ..AttentionShape::new(query_heads, kv_heads, head_dim) };
+    let shapes = shapes.map(|(query_heads, kv_heads, head_dim, window)| AttentionShape {
+        window,
+        ..AttentionShape::new(query_heads, kv_heads, head_dim)
+    });
+    for shape in shapes.into_iter().flat_map(of_both_types) {
         for (case, (name, feature)) in HARD.into_iter().enumerate() {
             let pool = &pools[case % 3];
             for positions in [1, 2, 33, 63] {
                 let sequence = hard_sequence(pool, &shape, &mut random, positions, feature);
-                let spans = sequence.spans();
+                let (spans, stored) = (sequence.spans(), stored(&shape, &sequence.rows));
                 let chunks = [Chunk { rows: 0..positions, position: 0, spans: &spans }];
                 for set in InstructionSet::available() {
-                    let mut out = vec![0.0; positions * query_heads * head_dim];
+                    let mut out = vec![0.0; positions * shape.out_columns()];
                     attention_on(set, pool, &shape, &sequence.rows, &chunks, &mut out);
-                    for (position, out) in out.chunks_exact(query_heads * head_dim).enumerate() {
-                        let expected = reference(&shape, &sequence.rows, position);
+                    for (position, out) in out.chunks_exact(shape.out_columns()).enumerate() {
+                        let expected = exact(&shape, &stored, position);
                         let allowed = allowed(&shape, &sequence.rows, position);
                         for (i, (&value, expected)) in out.iter().zip(&expected).enumerate() {
                             assert!(
@@ -307,15 +342,28 @@ fn extreme_scores_stay_within_f32_bound() {
 
 #[test]
 fn non_finite_values_stay_in_visible_rows() {
+    of_both_types(AttentionShape::new(4, 2, 64)).into_iter().for_each(non_finite_values_stay);
+}
+
+fn non_finite_values_stay(shape: AttentionShape) {
     let mut random = Random::new(16);
     let pool = Pool::new(2).unwrap();
-    let shape = AttentionShape::new(4, 2, 64);
     let row = shape.out_columns();
     let usual: Feature = |random, _, _, _| random.value();
-    // Keys and values that exceed f16 become infinite. A NaN query does not affect other queries.
+    // A NaN query does not affect other queries.
     let bad: [(Feature, bool); 3] = [
-        (|random, part, position, _| if part == 1 && position == 20 { 1e6 } else { random.value() }, true),
-        (|random, part, position, _| if part == 2 && position == 20 { -1e6 } else { random.value() }, true),
+        (
+            |random, part, position, _| {
+                if part == 1 && position == 20 { f32::INFINITY } else { random.value() }
+            },
+            true,
+        ),
+        (
+            |random, part, position, _| {
+                if part == 2 && position == 20 { f32::NEG_INFINITY } else { random.value() }
+            },
+            true,
+        ),
         (
             |random, part, position, _| if part == 0 && position == 20 { f32::NAN } else { random.value() },
             false,
@@ -339,7 +387,7 @@ fn non_finite_values_stay_in_visible_rows() {
                 assert!(finite(at), "{}: row {at}", set.name());
             }
             for position in 0..9 {
-                let expected = reference(&shape, &other.rows, position);
+                let expected = exact(&shape, &stored(&shape, &other.rows), position);
                 let out = &out[(40 + position) * row..][..row];
                 let near = out.iter().zip(&expected).all(|(&a, b)| (f64::from(a) - b).abs() < 5e-6);
                 assert!(near, "{}: the other sequence", set.name());

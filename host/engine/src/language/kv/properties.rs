@@ -39,15 +39,16 @@ fn hashes(tokens: &[u32]) -> Vec<u16> {
 pub(in crate::language) fn write(sequence: &mut Sequence, start: usize) {
     let hashes = hashes(&sequence.tokens);
     for to in sequence.destinations(0, start, 0) {
-        let slots = to.block[to.slot..].iter_mut().take(to.rows.len());
-        slots.zip(&hashes[to.position..]).for_each(|(slot, &hash)| *slot = f16::from_bits(hash));
+        let (slots, _) = to.block.as_chunks_mut::<2>();
+        let slots = slots[to.slot..].iter_mut().take(to.rows.len());
+        slots.zip(&hashes[to.position..]).for_each(|(slot, &hash)| *slot = hash.to_le_bytes());
     }
 }
 
 /// True if the blocks hold what was written for these tokens.
 pub(in crate::language) fn is_intact(sequence: &Sequence) -> bool {
-    let stored = sequence.spans(0).flat_map(|span| &span.block[..span.tokens]);
-    stored.map(|value| value.to_bits()).eq(hashes(&sequence.tokens))
+    let stored = sequence.spans(0).flat_map(|span| &span.block.as_chunks::<2>().0[..span.tokens]);
+    stored.map(|slot| u16::from_le_bytes(*slot)).eq(hashes(&sequence.tokens))
 }
 
 /// Number of times that each block is held by `sequences`.
@@ -74,7 +75,7 @@ proptest! {
 
     #[test]
     fn sequences_behave_like_lists(operations in prop::collection::vec(operation(), 1..80)) {
-        let pool = KvPool::new(1, BLOCK_TOKENS, BLOCKS * BLOCK_TOKENS * 2);
+        let pool = KvPool::new(1, 2 * BLOCK_TOKENS, BLOCKS * BLOCK_TOKENS * 2);
         let mut sequences: Vec<Sequence> = Vec::new();
         let mut lists: Vec<Vec<u32>> = Vec::new();
         let mut token = 0;

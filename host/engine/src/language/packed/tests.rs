@@ -26,7 +26,7 @@ fn load(name: &str, slot: Option<PackedSlot>) -> Decoder {
 
 fn answer(decoder: &mut Decoder) -> Vec<Vec<f32>> {
     let config = decoder.config();
-    let pool = KvPool::new(config.layers, config.attention.layer_elements(), 8 << 20);
+    let pool = KvPool::new(config.layers, config.attention.layer_bytes(), 8 << 20);
     logits(decoder, &pool, &[3, 50, 120, 7, 200, 99], 4)
 }
 

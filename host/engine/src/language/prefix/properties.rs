@@ -128,7 +128,7 @@ proptest! {
 
     #[test]
     fn prefix_cache_equals_linear_search(operations in prop::collection::vec(operation(), 1..60)) {
-        let pool = KvPool::new(1, BLOCK_TOKENS, BLOCKS * BLOCK_TOKENS * 2);
+        let pool = KvPool::new(1, 2 * BLOCK_TOKENS, BLOCKS * BLOCK_TOKENS * 2);
         let mut prefixes = Prefixes::default();
         let owners: Vec<_> =
             ["a", "a", "a", "b"].iter().map(|&component| CacheOwner::new(&Arc::from(component))).collect();

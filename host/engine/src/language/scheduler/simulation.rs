@@ -45,7 +45,7 @@ fn shared() -> Shared {
         counters: Counters::default(),
         tokenizer: support::tokenizer("qwen2-q5_0.gguf"),
         formats: Formats::default(),
-        pool: KvPool::new(1, BLOCK_TOKENS, BLOCKS * BLOCK_TOKENS * 2),
+        pool: KvPool::new(1, 2 * BLOCK_TOKENS, BLOCKS * BLOCK_TOKENS * 2),
         sessions: SESSIONS,
         max_batch: BATCH_LIMIT,
     }

@@ -14,7 +14,7 @@ type Answers = Vec<oneshot::Receiver<Result<Answer, RunError>>>;
 fn shared(sessions: usize, blocks: usize) -> (Shared, Decoder) {
     let (decoder, pool) = support::decoder("qwen2-q5_0.gguf", 256);
     let config = decoder.config();
-    let pool = KvPool::new(config.layers, config.attention.layer_elements(), blocks * pool.block_bytes());
+    let pool = KvPool::new(config.layers, config.attention.layer_bytes(), blocks * pool.block_bytes());
     let tokenizer = support::tokenizer("qwen2-q5_0.gguf");
     let (inbox, counters, name) = (Inbox::new(64), Counters::default(), "m".to_owned());
     (

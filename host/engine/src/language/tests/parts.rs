@@ -42,7 +42,7 @@ fn packed_file_belongs_to_all_parts() {
     let answer = |slot| {
         let mut decoder = packed_decoder(&first, 256, slot);
         let config = decoder.config();
-        let pool = KvPool::new(config.layers, config.attention.layer_elements(), 8 << 20);
+        let pool = KvPool::new(config.layers, config.attention.layer_bytes(), 8 << 20);
         logits(&mut decoder, &pool, &tokens(8, 1), 8)
     };
     let before = slot();

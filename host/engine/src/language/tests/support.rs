@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use infer_kernels::Pool;
+use infer_kernels::{KvType, Pool};
 
 use crate::card::Format;
 use crate::language::config::DecoderConfig;
@@ -54,17 +54,27 @@ pub(crate) fn decoder(name: &str, context: usize) -> (Decoder, KvPool) {
 
 /// A decoder, and a pool for its blocks.
 pub(super) fn decoder_of(path: &Path, context: usize) -> (Decoder, KvPool) {
-    let decoder = packed_decoder(path, context, None);
+    decoder_with(path, context, KvType::F16)
+}
+
+/// A decoder with keys and values of this type, and a pool for its blocks.
+pub(super) fn decoder_with(path: &Path, context: usize, kv_type: KvType) -> (Decoder, KvPool) {
+    let decoder = load(path, context, None, kv_type);
     let config = decoder.config();
-    let pool = KvPool::new(config.layers, config.attention.layer_elements(), 512 << 20);
+    let pool = KvPool::new(config.layers, config.attention.layer_bytes(), 512 << 20);
     (decoder, pool)
 }
 
 /// A decoder whose packed weights are cached in `slot`.
 pub(crate) fn packed_decoder(path: &Path, context: usize, slot: Option<PackedSlot>) -> Decoder {
+    load(path, context, slot, KvType::F16)
+}
+
+fn load(path: &Path, context: usize, slot: Option<PackedSlot>, kv_type: KvType) -> Decoder {
     let gguf = Gguf::parse_parts(map_parts(path).unwrap()).unwrap();
     let vocabulary = gguf.tensor("token_embd.weight").unwrap().shape[0];
-    let config = DecoderConfig::read(&gguf, context).unwrap();
+    let mut config = DecoderConfig::read(&gguf, context).unwrap();
+    config.attention.kv_type = kv_type;
     Decoder::load(gguf, config, vocabulary, Packing { pool: Pool::new(2).unwrap(), slot }).unwrap()
 }
 

@@ -2,8 +2,6 @@
 //! predicted; its keys and values are a hash of all tokens up to their position, so that a block
 //! that is lost, shared wrongly or reused too early is noticed.
 
-use half::f16;
-
 use crate::language::decoder::Run;
 use crate::language::forward::Forward;
 use crate::language::tokenizer::Tokenizer;
@@ -92,14 +90,14 @@ impl Forward for StandIn {
                 expected.push(state);
             }
             for to in run.sequence.destinations(0, run.start, 0) {
-                let slots = &mut to.block[to.slot..][..to.rows.len()];
+                let slots = &mut to.block.as_chunks_mut::<2>().0[to.slot..][..to.rows.len()];
                 for (slot, &hash) in slots.iter_mut().zip(&expected[to.position..]) {
-                    *slot = f16::from_bits(hash);
+                    *slot = hash.to_le_bytes();
                 }
             }
-            let stored = run.sequence.spans(0).flat_map(|span| &span.block[..span.tokens]);
+            let stored = run.sequence.spans(0).flat_map(|span| &span.block.as_chunks::<2>().0[..span.tokens]);
             assert!(
-                stored.map(|value| value.to_bits()).eq(expected.iter().copied()),
+                stored.map(|slot| u16::from_le_bytes(*slot)).eq(expected.iter().copied()),
                 "keys and values of other tokens"
             );
             self.hidden.extend(&expected[expected.len() - run.logit_rows..]);
