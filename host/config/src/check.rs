@@ -107,6 +107,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             context_tokens: size(model.context_tokens()),
             kv_bytes: size(model.kv_bytes()),
             kv_type,
+            prefix_cache_bytes: size(model.prefix_cache_bytes()),
         };
         let heads = self.heads(&subject, model.heads.as_deref().unwrap_or_default());
         let reuse = if model.packed_cache().flag() { Reuse::All } else { Reuse::Off };

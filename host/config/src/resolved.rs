@@ -171,7 +171,7 @@ fn api_key(config: &KeyConfig) -> ApiKeyValues {
 fn model(config: &ModelConfig) -> ModelValues {
     let ModelConfig { at: _, source, heads, options, reuse, keep_alive, next, previous } = config;
     let ModelOptions { sessions, threads, queue_capacity, max_batch, context_tokens, .. } = options;
-    let ModelOptions { kv_bytes, kv_type, .. } = options;
+    let ModelOptions { kv_bytes, kv_type, prefix_cache_bytes, .. } = options;
     let next = next.as_ref().map(|Next { at: _, source, trial }| {
         let source = one(resolve(source));
         let (percent, shadow, tolerance) = match trial {
@@ -190,6 +190,7 @@ fn model(config: &ModelConfig) -> ModelValues {
         context_tokens: optional(*context_tokens),
         kv_bytes: optional(*kv_bytes),
         kv_type: optional(kv_type.map(KvType::name)),
+        prefix_cache_bytes: optional(*prefix_cache_bytes),
         keep_alive_ms: optional(keep_alive.map(|time| time.as_millis())),
         // Only on or off counts: `infer check` hashes files again that the server has already
         // verified.

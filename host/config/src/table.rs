@@ -172,6 +172,10 @@ section! {
         /// Type of keys and values: `f16`, or `int8` for 1.8 times as many tokens in `kv_bytes`, with
         /// [a small loss](BENCHMARKS.md#int8-keys-and-values).
         kv_type: Text = Derived("`f16`"), Live;
+        /// Keeps keys and values of a language model's pinned prefixes, such as policies, in the
+        /// cache folder, in at most this size, so that a restart does not compute them again; see
+        /// [Files kept for later starts](#files-kept-for-later-starts). Needs `packed_cache`.
+        prefix_cache_bytes: Bytes(1 << 20..=1 << 40) = Unset, Live;
         // The minimum keeps a model loaded between two requests of one client.
         /// Unloads the model after this time without a request, and loads it again for the next
         /// one. Requests wait for that, up to `queue_capacity` of them and until their deadlines.

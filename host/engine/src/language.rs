@@ -38,6 +38,7 @@ mod prefix;
 mod preparation;
 mod request;
 mod sampler;
+mod saved;
 mod scheduler;
 mod session;
 mod supported;

@@ -61,6 +61,14 @@ pub(crate) const MAX_CATEGORIES: Limit = Limit::new(64, "entries");
 /// Maximum length of a category's name, in bytes.
 pub(crate) const MAX_CATEGORY_NAME_BYTES: usize = 64;
 
+/// Maximum size of the header of a stored prefix, in bytes. Protects memory from a wrong file; a
+/// token of the largest context takes eight.
+pub(crate) const MAX_SAVED_HEADER_BYTES: u64 = 16 << 20;
+
+/// Maximum number of names of stored prefixes that a model remembers. Beyond it all are forgotten,
+/// and a prefix may be written again.
+pub(crate) const MAX_SAVED_PREFIXES: usize = 4_096;
+
 /// Maximum number of labels of the heads of a card. Each is computed for every text.
 pub(crate) const MAX_HEAD_LABELS: Limit = Limit::new(256, "labels");
 

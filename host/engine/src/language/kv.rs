@@ -28,7 +28,8 @@ struct Shared {
     capacity: usize,
     used: AtomicUsize,
     /// Memory of free blocks. The lock is held for a push or a pop: the model's thread allocates
-    /// and frees blocks, and the thread that drops the model frees the rest.
+    /// and frees blocks, the thread that writes prefixes to disk frees some, and the thread that
+    /// drops the model the rest.
     free: Mutex<Vec<Box<[u8]>>>,
 }
 
@@ -136,6 +137,19 @@ impl Sequence {
         &self.segments
     }
 
+    /// The bytes of each block.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = &[u8]> {
+        self.segments.iter().map(|segment| &*segment.block.data)
+    }
+
+    /// The bytes of each block of a sequence that shares none.
+    pub(super) fn blocks_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.segments.iter_mut().map(|segment| {
+            let block = Arc::get_mut(&mut segment.block);
+            &mut *block.expect("blocks of a new sequence have a single reference").data
+        })
+    }
+
     /// Number of full blocks.
     pub(super) fn whole_blocks(&self) -> usize {
         self.len() / BLOCK_TOKENS
@@ -174,6 +188,10 @@ impl Sequence {
             left -= fits;
         }
         for block in blocks {
+            // The copy was not needed if another thread dropped its reference in the meantime.
+            if left == 0 {
+                break;
+            }
             let tokens = left.min(BLOCK_TOKENS);
             self.segments.push(Segment { block, tokens });
             left -= tokens;

@@ -18,6 +18,7 @@ use super::job::Job;
 use super::kv::KvPool;
 use super::preparation::{Preparation, PrepareError, Prepared};
 use super::request::{Answer, Message, Output, Piece, Prompt, Request, TemplateArguments};
+use super::saved::SavedPrefixes;
 use super::scheduler::{Scheduler, Shared};
 use super::session::Session;
 use super::tensors;
@@ -75,6 +76,7 @@ impl LanguageModel {
         let mut config = DecoderConfig::read(&gguf, capacity.context_tokens).map_err(rejected)?;
         config.attention.kv_type = capacity.kv_type;
         let vocabulary = tokenizer.vocabulary_size();
+        let saved = SavedPrefixes::open(name, slot.as_ref(), capacity, &config).map_err(thread)?;
         let packing = Packing { pool: Pool::new(capacity.threads).map_err(thread)?, slot };
         let decoder = Decoder::load(gguf, config, vocabulary, packing).map_err(rejected)?;
         let config = decoder.config();
@@ -113,7 +115,7 @@ impl LanguageModel {
         let builder = std::thread::Builder::new().name(name.replace('\0', " "));
         let serve = move || {
             let shared = CloseOnDrop(own);
-            Scheduler::new(&shared.0, decoder).serve();
+            Scheduler::new(&shared.0, decoder).with_saved(saved).serve();
         };
         let started = builder.spawn(serve).map_err(thread)?;
         let (preparations, thread) = (Offload::new(), Some(started));

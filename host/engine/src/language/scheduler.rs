@@ -27,6 +27,7 @@ use super::inbox::{Inbox, Waiting};
 use super::job::Job;
 use super::kv::KvPool;
 use super::prefix::Prefixes;
+use super::saved::SavedPrefixes;
 use super::task::Task;
 use super::tokenizer::Tokenizer;
 use crate::model::{Counters, RunError, panic_message};
@@ -57,6 +58,7 @@ pub(super) struct Scheduler<'t, D = Decoder> {
     shared: &'t Shared,
     decoder: D,
     prefixes: Prefixes,
+    saved: Option<SavedPrefixes>,
     running: Vec<Task<'t>>,
     /// Rows computed for each active component. A component that becomes active starts with the
     /// minimum of the others.
@@ -65,8 +67,18 @@ pub(super) struct Scheduler<'t, D = Decoder> {
 
 impl<'t, D: Forward> Scheduler<'t, D> {
     pub(super) fn new(shared: &'t Shared, decoder: D) -> Self {
-        let (prefixes, running, served) = Default::default();
-        Scheduler { shared, decoder, prefixes, running, served }
+        let (prefixes, saved, running, served) = Default::default();
+        Scheduler { shared, decoder, prefixes, saved, running, served }
+    }
+
+    /// Reads the prefixes that earlier starts have stored, if there is a place for them, and stores
+    /// further ones.
+    pub(super) fn with_saved(mut self, saved: Option<SavedPrefixes>) -> Self {
+        self.saved = saved;
+        if let Some(saved) = &mut self.saved {
+            saved.restore(&self.shared.pool, self.decoder.vocabulary(), &mut self.prefixes);
+        }
+        self
     }
 
     /// Runs passes until the inbox is closed.
@@ -192,6 +204,9 @@ impl<'t, D: Forward> Scheduler<'t, D> {
             self.prefixes.insert(&task.job.owner, &task.sequence, len, task.job.declared, max_pinned);
         }
         for task in self.running.extract_if(.., |task| task.is_done()) {
+            if let Some(saved) = self.saved.as_mut().filter(|_| task.job.pin) {
+                saved.offer(&task.job.owner, &task.sequence, task.job.declared);
+            }
             if let Some(message) = task.failure().map(str::to_owned) {
                 self.shared.reject(task.job, &message);
                 continue;

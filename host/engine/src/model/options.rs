@@ -25,6 +25,8 @@ pub struct ModelOptions {
     pub kv_bytes: Option<usize>,
     /// See [`Capacity::kv_type`].
     pub kv_type: Option<KvType>,
+    /// See [`Capacity::prefix_cache_bytes`].
+    pub prefix_cache_bytes: Option<usize>,
 }
 
 /// Limits of a model.
@@ -51,6 +53,8 @@ pub struct Capacity {
     pub kv_bytes: usize,
     /// Type of keys and values.
     pub kv_type: KvType,
+    /// Maximum bytes of pinned prefixes on disk; 0 stores none.
+    pub prefix_cache_bytes: usize,
 }
 
 impl Capacity {
@@ -82,6 +86,7 @@ impl Capacity {
             context_tokens: 4_096,
             kv_bytes: 384 << 20,
             kv_type: KvType::F16,
+            prefix_cache_bytes: 0,
         }
     }
 }
@@ -107,6 +112,11 @@ impl ModelOptions {
             context_tokens: value("context_tokens", self.context_tokens, defaults.context_tokens)?,
             kv_bytes: value("kv_bytes", self.kv_bytes, defaults.kv_bytes)?,
             kv_type: self.kv_type.unwrap_or(defaults.kv_type),
+            prefix_cache_bytes: value(
+                "prefix_cache_bytes",
+                self.prefix_cache_bytes,
+                defaults.prefix_cache_bytes,
+            )?,
         })
     }
 }

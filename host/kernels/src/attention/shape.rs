@@ -95,6 +95,23 @@ impl AttentionShape {
         self.kv_heads * self.offsets().end
     }
 
+    /// Sets the slots from `filled` on in one layer of one block to zero.
+    ///
+    /// # Panics
+    /// If `layer` has another length, or there are fewer slots.
+    pub fn clear(&self, layer: &mut [u8], filled: usize) {
+        assert_eq!(layer.len(), self.layer_bytes(), "length of a block's layer");
+        let Offsets { values, key_scales, end, .. } = self.offsets();
+        let bytes = values / (self.key_dim * BLOCK_TOKENS);
+        for head in layer.chunks_exact_mut(end) {
+            let (head, scales) = head.split_at_mut(key_scales);
+            let (keys, values) = head.split_at_mut(values);
+            keys.chunks_exact_mut(BLOCK_TOKENS * bytes).for_each(|row| row[filled * bytes..].fill(0));
+            values[filled * self.value_dim * bytes..].fill(0);
+            scales.chunks_exact_mut(4 * BLOCK_TOKENS).for_each(|row| row[4 * filled..].fill(0));
+        }
+    }
+
     pub(crate) fn offsets(&self) -> Offsets {
         let (number, scales) = match self.kv_type {
             KvType::F16 => (2, 0),

@@ -103,7 +103,7 @@ pub(super) fn distance(one: &[f32], other: &[f32]) -> f32 {
     one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-pub(super) fn tokens(n: u32, seed: u32) -> Vec<u32> {
+pub(crate) fn tokens(n: u32, seed: u32) -> Vec<u32> {
     (0..n).map(|i| 3 + (i * i * 7 + i * 13 + seed * 101) % 300).collect()
 }
 
@@ -113,11 +113,11 @@ pub(super) fn model(name: &str) -> LanguageModel {
     LanguageModel::load(name, vec![Bytes::map(&file(name)).unwrap()], None, &capacity).unwrap()
 }
 
-pub(super) fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(600)
 }
 
-pub(super) fn score(prompt: Vec<u32>, choices: &[&str]) -> Request {
+pub(crate) fn score(prompt: Vec<u32>, choices: &[&str]) -> Request {
     let choices = Some(choices.iter().map(|&choice| choice.to_owned()).collect());
     Request { prompt: Prompt::Tokens(prompt), choices, params: Params::default() }
 }
@@ -127,7 +127,7 @@ pub(super) fn generate(prompt: Vec<u32>, max_tokens: usize) -> Request {
     Request { prompt: Prompt::Tokens(prompt), choices: None, params }
 }
 
-pub(super) fn scores(output: Output) -> Vec<f32> {
+pub(crate) fn scores(output: Output) -> Vec<f32> {
     match output {
         Output::Scores(scores) => scores,
         Output::Text { .. } => panic!("text"),
