@@ -169,8 +169,8 @@ section! {
         /// context. The two built-in policies have about 1,240 tokens with Phi-3: 805306368 (2,048
         /// tokens) keeps both, and posts may have 800; with less each question displaces the other.
         kv_bytes: Bytes(1 << 20..=1 << 40) = Derived("402653184"), Live;
-        /// Type of keys and values: `f16`, or `int8` for 1.8 times as many tokens in `kv_bytes`, with
-        /// [a small loss](BENCHMARKS.md#int8-keys-and-values).
+        /// Type of keys and values: `f16`, or `int8` for 1.8 times as many tokens in `kv_bytes`,
+        /// with [a small loss](BENCHMARKS.md#int8-keys-and-values).
         kv_type: Text = Derived("`f16`"), Live;
         /// Keeps keys and values of a language model's pinned prefixes, such as policies, in the
         /// cache folder, in at most this size, so that a restart does not compute them again; see

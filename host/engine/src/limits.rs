@@ -61,6 +61,10 @@ pub(crate) const MAX_CATEGORIES: Limit = Limit::new(64, "entries");
 /// Maximum length of a category's name, in bytes.
 pub(crate) const MAX_CATEGORY_NAME_BYTES: usize = 64;
 
+/// Minimum length of a prefix that is kept on disk, in tokens. A shorter one is computed in one
+/// pass with the text after it.
+pub(crate) const MIN_SAVED_TOKENS: usize = 32;
+
 /// Maximum size of the header of a stored prefix, in bytes. Protects memory from a wrong file; a
 /// token of the largest context takes eight.
 pub(crate) const MAX_SAVED_HEADER_BYTES: u64 = 16 << 20;

@@ -2,10 +2,10 @@
 //!
 //! For each KV head, one layer of a block stores keys as `(key_dim, 16 tokens)` and then values as
 //! `(16 tokens, value_dim)`, in f16 or int8. Scales of int8 follow in f32: those of keys as
-//! `(key_dim / 32, 16 tokens)`, then one for each token's values. Sixteen scores are therefore one product with a vector of
-//! keys, and a weighted sum runs along rows of values. A task takes several queries that share a KV
-//! head and passes over the spans once, four at a time, with the running softmax of Milakov and
-//! Gimelshein (2018).
+//! `(key_dim / 32, 16 tokens)`, then one for each token's values. Sixteen scores are therefore one
+//! product with a vector of keys, and a weighted sum runs along rows of values. A task takes
+//! several queries that share a KV head and passes over the spans once, four at a time, with the
+//! running softmax of Milakov and Gimelshein (2018).
 
 mod element;
 mod queries;

@@ -11,8 +11,8 @@
 //! - [`WeightType`], [`dequantize_row`]: weight types of GGUF files
 //! - [`QuantizedMatrix`], [`Activations`]: packed weights (`layout`, `pack`, `buffer`), quantised
 //!   inputs, and their product (`product`)
-//! - [`AttentionShape`], [`KvType`], [`attention`], [`Rope`], [`HeadNorms`], [`rope_and_store`]: attention over
-//!   KV blocks of [`BLOCK_TOKENS`] tokens
+//! - [`AttentionShape`], [`KvType`], [`attention`], [`Rope`], [`HeadNorms`], [`rope_and_store`]:
+//!   attention over KV blocks of [`BLOCK_TOKENS`] tokens
 //! - `limits`: the fixed limits
 //! - [`rms_norm`], [`add_rms_norm`], [`soft_cap`], [`Activation`]: steps on rows
 //! - `simd`: the instruction sets, one file each, chosen at run time ([`instruction_set`])

@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use infer_kernels::{AttentionShape, BLOCK_TOKENS};
+use infer_kernels::AttentionShape;
 
 use super::config::DecoderConfig;
 use super::kv::{KvPool, Sequence};
 use super::prefix::{CacheOwner, Prefixes};
 use crate::files::Folder;
-use crate::limits::MAX_SAVED_PREFIXES;
+use crate::limits::{MAX_SAVED_PREFIXES, MIN_SAVED_TOKENS};
 use crate::model::Capacity;
 use crate::weights::PackedSlot;
 use format::{
@@ -36,9 +36,6 @@ const FOLDER: &str = "prefixes";
 
 /// Name of the lock file for writing to and removing from the folder.
 const LOCK: &str = ".lock";
-
-/// Minimum length of a stored prefix. A shorter one is computed in a single pass with the text.
-const MIN_TOKENS: usize = 2 * BLOCK_TOKENS;
 
 /// Bytes of the disk that are left free for other users.
 const ROOM_BYTES: u64 = 256 << 20;
@@ -177,7 +174,7 @@ impl SavedPrefixes {
 
     /// Stores the first `declared` tokens of a sequence of `owner`, unless they are stored.
     pub(super) fn offer(&mut self, owner: &CacheOwner, sequence: &Sequence, declared: usize) {
-        if declared < MIN_TOKENS || declared > sequence.len() {
+        if declared < MIN_SAVED_TOKENS || declared > sequence.len() {
             return;
         }
         let header = Header {

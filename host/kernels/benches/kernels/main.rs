@@ -17,7 +17,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use half::f16;
 use infer_kernels::{
     Activations, AttentionShape, BLOCK_TOKENS, Chunk, KvType, PackedSource, Pool, QuantizedMatrix, Span,
     WeightType, Write, attention, instruction_set, packed_bytes, set_instruction_set,

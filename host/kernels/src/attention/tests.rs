@@ -284,9 +284,9 @@ fn hard_sequence(
     sequence
 }
 
-/// Maximum distance of an f32 result from attention in f64. A score is a sum of `head_dim` terms, each
-/// of them rounded. Softmax turns an error of `e` in a score into at most `exp(2 e) - 1`. Softmax
-/// and the weighted sum add a few roundings per position.
+/// Maximum distance of an f32 result from attention in f64. A score is a sum of `head_dim` terms,
+/// each of them rounded. Softmax turns an error of `e` in a score into at most `exp(2 e) - 1`.
+/// Softmax and the weighted sum add a few roundings per position.
 fn allowed(shape: &AttentionShape, rows: &[f32], position: usize) -> f64 {
     let (dim, columns) = (shape.key_dim, shape.qkv_columns());
     let largest = |range: Range<usize>, from: usize, heads: usize| {

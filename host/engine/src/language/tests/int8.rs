@@ -108,7 +108,7 @@ async fn verdicts_of_int8_agree() {
             "{model}: log-odds with a standard deviation of {spread:.3}; difference {difference:.4}, at most \
              {largest:.3}; {equal} of {count} on the same side of the mean"
         );
-        assert!(difference < 0.25 * spread && equal as f32 > 0.85 * count, "{model}");
+        assert!(difference < 0.4 * spread && equal as f32 > 0.75 * count, "{model}");
     }
 }
 
