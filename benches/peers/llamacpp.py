@@ -3,7 +3,7 @@
     python benches/peers/llamacpp.py build                    # into target/peers; 15 minutes
     python benches/peers/llamacpp.py bench phi3-q4_k_m.gguf   # in alternating rounds
     python benches/peers/llamacpp.py bench --instruction-set avx2 phi3-q4_k_m.gguf
-    python benches/peers/llamacpp.py bench --llama-bench "ik=/opt/ik/build/bin/llama-bench -rtr 1" phi3-q4_k_m.gguf
+    python benches/peers/llamacpp.py bench --llama-bench "ik=/opt/ik/llama-bench -rtr 1" FILE
 
 The source is that of the llama-cpp-python sdist, pinned by its sha256. clang 19 compiles it if it
 is installed (gcc 12 does not support Zen 5). pip installs cmake, ninja and the Python packages into
@@ -11,10 +11,10 @@ target/peers/venv, which tests/scripts/{small_models,greedy,phi3_top1}.py also u
 
 Each variant is a folder of binaries, target/peers/VARIANT/bin. `bench` runs llama-bench of each
 variant that fits the instruction set, with flash attention on and off, and `infer bench` on the
-same file and number of threads. They process prompts of 128 and 512 random tokens without a cached
+same file and number of threads. They process prompts of 16 to 512 random tokens without a cached
 prefix, and 32 single tokens after a prompt of one. The ratio is against llama.cpp's best result for
-each metric. `--llama-bench` adds another program with llama-bench's options and JSON, such as one of
-a fork or of another version, to the same rounds; it computes on its own instruction set. If
+each metric. `--llama-bench` adds another program with llama-bench's options and JSON, such as one
+of a fork or of another version, to the same rounds; it computes on its own instruction set. If
 llama-server was built, the script first checks that both give the same answers the same likelihood.
 """
 
@@ -235,7 +235,7 @@ class LlamaBench:
         return cls(name, binary, tuple(switches))
 
     def turns(self, flash: list[str]) -> dict[str, list[str]]:
-        """Returns the switches of each turn by its title; those for flash attention unless they are given."""
+        """Returns the switches of each turn by its title; by default those for flash attention."""
         own = list(self.switches)
         variants = [[]] if "-fa" in own or "--flash-attn" in own else [["-fa", one] for one in flash]
         return {", ".join(filter(None, [self.name, " ".join(own + one)])): own + one for one in variants}
@@ -271,7 +271,7 @@ def infer_bench(infer: Path, common: list[object], threads: int) -> dict[str, fl
 
 
 def bench(folder: Path, arguments: argparse.Namespace) -> list[dict]:
-    """Measures `infer`, and each variant and switch of llama.cpp and its relatives, on each file."""
+    """Measures `infer`, and each variant and switch of the others, on each file."""
     infer = sides.needed(arguments.infer, "build it with `make build`, or name it with --infer")
     prefix = arguments.compiler or compiler()[0]
     present = {
