@@ -188,8 +188,8 @@ pub(crate) const MAX_ADDED_BYTES: usize = 1 << 20;
 /// that a time which grows with the square of the length shows.
 pub(crate) const TRIAL_BYTES: usize = 64 << 10;
 
-/// Maximum time that a tokenizer may take for each group of texts on which it is tried when it is
-/// loaded.
+/// Maximum time of its thread that a tokenizer may take for each group of texts on which it is
+/// tried when it is loaded.
 pub(crate) const MAX_TRIAL_TIME: Duration = Duration::from_secs(2);
 
 /// Maximum number of tokens in a window of a text. Attention takes time with its square.
