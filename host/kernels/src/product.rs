@@ -67,19 +67,18 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
         (_, false) => STRETCH / Unpacked::<W>::BYTES,
     };
     // Ranges of about the same length.
-    let stretch = groups.div_ceil(groups.div_ceil(most));
+    let length = groups.div_ceil(groups.div_ceil(most));
     for panel in panels {
         let weights = weights.add(panel * groups * W::BYTES);
         for first in (0..tiles).step_by(TILES) {
             let last = tiles.min(first + TILES);
             let tokens = input.tile_rows(first).start..input.tile_rows(last - 1).end;
-            for start in (0..groups).step_by(stretch) {
-                let groups = start..groups.min(start + stretch);
+            for start in (0..groups).step_by(length) {
+                let groups = start..groups.min(start + length);
                 let from = weights.add(start * W::BYTES);
                 if !direct {
                     S::enter(Unpack::<W> { from, to: unpacked, groups: groups.len(), _type: PhantomData });
                 }
-                let ahead = Ahead::new::<W>(from, groups.len(), last - first);
                 for tile in first..last {
                     let rows = input.tile_rows(tile);
                     let stretch = Stretch {
@@ -87,7 +86,7 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
                         input: input.input(&rows, start),
                         sums: sums.add((rows.start - tokens.start) * PANEL),
                         add: start > 0,
-                        ahead: ahead.of(tile - first),
+                        ahead: Ahead::new::<W>(from, groups.len(), tile - first, last - first),
                     };
                     if direct {
                         tile_product::<S, W>(from, rows.len(), &stretch);
@@ -118,28 +117,18 @@ enum Ahead {
     Own,
     /// A part of the bytes behind the columns, which belong to this panel or the following one: so
     /// many cache lines for each sub-block.
-    Part { from: *const u8, lines: usize, sub_blocks: usize },
+    Part { from: *const u8, lines: usize },
 }
 
 impl Ahead {
-    /// Prefetches by `tiles` tiles of `groups` groups.
-    fn new<W: Format>(weights: *const u8, groups: usize, tiles: usize) -> Self {
+    /// The bytes of tile `tile` of `tiles`, which multiply `groups` groups of `weights`.
+    fn new<W: Format>(weights: *const u8, groups: usize, tile: usize, tiles: usize) -> Self {
         if tiles == 1 {
             return Self::Own;
         }
         let (bytes, sub_blocks) = (groups * W::BYTES, groups * (W::GROUP / W::SUB));
         let lines = bytes.div_ceil(64).div_ceil(tiles * sub_blocks);
-        Self::Part { from: weights.wrapping_add(bytes), lines, sub_blocks }
-    }
-
-    /// The part of tile `tile`.
-    fn of(self, tile: usize) -> Self {
-        match self {
-            Self::Own => Self::Own,
-            Self::Part { from, lines, sub_blocks } => {
-                Self::Part { from: from.wrapping_add(tile * sub_blocks * lines * 64), lines, sub_blocks }
-            }
-        }
+        Self::Part { from: weights.wrapping_add(bytes + tile * sub_blocks * lines * 64), lines }
     }
 }
 
@@ -153,6 +142,7 @@ struct Unpack<W> {
 impl<S: Simd, W: Format> Job<S> for Unpack<W> {
     #[inline(always)]
     unsafe fn run(self) {
+        const { assert!(Unpacked::<W>::BYTES <= STRETCH, "the scratch memory holds at least one group") };
         for group in 0..self.groups {
             Unpacked::<W>::unpack::<S>(
                 self.from.add(group * W::BYTES),
@@ -326,7 +316,7 @@ unsafe fn sub_block<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
                 S::prefetch(group.wrapping_add(AHEAD + sub * bytes + line * 64));
             }
         }
-        Ahead::Part { from, lines, .. } if row == 0 => {
+        Ahead::Part { from, lines } if row == 0 => {
             for line in index * lines..(index + 1) * lines {
                 S::prefetch_second_level(from.wrapping_add(line * 64));
             }

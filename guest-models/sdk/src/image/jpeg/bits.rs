@@ -91,8 +91,9 @@ impl Table {
                 count += zeros + 1;
             }
         };
-        let skips: Box<[u16; 1 << SKIP_BITS]> = Box::new(std::array::from_fn(|next| entry(next as u32)));
-        self.skips = skips;
+        for (next, skip) in (0..).zip(self.skips.iter_mut()) {
+            *skip = entry(next);
+        }
     }
 }
 

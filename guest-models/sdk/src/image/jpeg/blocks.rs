@@ -136,8 +136,8 @@ impl Progressive {
     }
 }
 
-/// Position of the zero after `zeros` others in `nonzero`, at or after `from`; 64 or more if there
-/// is none.
+/// Position of the zero after `zeros` others in `nonzero`, at or after `from`; 64 or more if
+/// `nonzero` has fewer zeros.
 fn nth_zero(nonzero: u64, from: u32, zeros: u32) -> u32 {
     let mut free = !nonzero & (u64::MAX << from);
     for _ in 0..zeros {
