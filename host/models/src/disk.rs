@@ -2,13 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use indicatif::HumanBytes;
-use infer_engine::files::{self, Folder, Status};
+use infer_engine::files::{self, Folder, Status, free_bytes};
 
 /// Checks that the disk of `folder` has `needed` bytes free for `file`.
 ///
@@ -26,16 +25,6 @@ pub fn require_space(folder: &Folder, file: &str, needed: u64) -> anyhow::Result
         );
     }
     Ok(())
-}
-
-/// Returns the bytes that are free on the disk of a file or folder.
-///
-/// # Errors
-///
-/// If the disk cannot report its free space.
-pub fn free_bytes(place: impl AsFd) -> io::Result<u64> {
-    let found = rustix::fs::fstatvfs(place)?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Writes `text` to `path` atomically and keeps the permissions of an existing file.

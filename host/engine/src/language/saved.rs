@@ -23,7 +23,7 @@ use infer_kernels::AttentionShape;
 use super::config::DecoderConfig;
 use super::kv::{KvPool, Sequence};
 use super::prefix::{CacheOwner, Prefixes};
-use crate::files::Folder;
+use crate::files::{Folder, RESERVED_BYTES, free_bytes};
 use crate::limits::{MAX_SAVED_PREFIXES, MIN_SAVED_TOKENS};
 use crate::model::Capacity;
 use crate::weights::PackedSlot;
@@ -36,9 +36,6 @@ const FOLDER: &str = "prefixes";
 
 /// Name of the lock file for writing to and removing from the folder.
 const LOCK: &str = ".lock";
-
-/// Bytes of the disk that are left free for other users.
-const ROOM_BYTES: u64 = 256 << 20;
 
 /// Stored prefixes of a model.
 pub(super) struct SavedPrefixes {
@@ -252,12 +249,11 @@ impl Store {
             )));
         };
         self.remove_oldest(&folder, max_others)?;
-        let disk = rustix::fs::fstatvfs(&folder)?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free < offer.bytes.saturating_add(ROOM_BYTES) {
+        let free = free_bytes(&folder)?;
+        if free < offer.bytes.saturating_add(RESERVED_BYTES) {
             let needed = offer.bytes;
             return Err(io::Error::other(format!(
-                "it takes {needed} bytes, but {free} are free, of which {ROOM_BYTES} are reserved"
+                "it takes {needed} bytes, but {free} are free, of which {RESERVED_BYTES} are reserved"
             )));
         }
         let mut file = folder.temporary(&offer.name, 0o600)?;

@@ -55,7 +55,7 @@ pub(super) fn download(
         if bytes > max_bytes.saturating_mul(2) {
             bail!("the package exceeds the {max_bytes} bytes that remain of the model's file");
         }
-        enough(disk::free_bytes(&place.folder)?)?;
+        enough(files::free_bytes(&place.folder)?)?;
         Ok(bytes)
     });
     let words = client.stop();

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use indicatif::HumanBytes;
+use infer_engine::files;
 
-use crate::disk;
 use crate::limits::{MIN_BYTES_PER_SILENCE, MIN_FREE_BYTES};
 
 /// Bytes that are written between two checks of the free space.
@@ -62,7 +62,7 @@ impl Write for Growth {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
         }
         if self.bytes - self.looked_at >= LOOK_BYTES {
-            enough(disk::free_bytes(&self.file)?)?;
+            enough(files::free_bytes(&self.file)?)?;
             self.looked_at = self.bytes;
         }
         let written = self.file.write(bytes)?;

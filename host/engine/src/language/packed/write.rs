@@ -14,7 +14,7 @@ use infer_kernels::{PACKED_LAYOUT, Pool, packed_bytes};
 use super::file::PackedFile;
 use super::format::{HEADER_BYTES, MAGIC, PREFIX_BYTES, SECTION_ALIGNMENT, Section, Table, file_name, path};
 use super::matrix::{MatrixSpec, pack};
-use crate::files::Folder;
+use crate::files::{Folder, RESERVED_BYTES, free_bytes};
 use crate::language::gguf::{Gguf, GgufError};
 use crate::weights::{self, Bytes, PackedSlot};
 
@@ -23,9 +23,6 @@ const LOCK: &str = ".lock";
 
 /// Extension of a file that is not complete.
 const PARTIAL: &str = "partial";
-
-/// Bytes of the disk that are left free for other users.
-const ROOM_BYTES: u64 = 256 << 20;
 
 /// Reason that no file was written.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +35,7 @@ pub(super) enum WriteError {
     Busy,
     /// The disk does not have enough space.
     #[error(
-        "it needs {needed} bytes, but {free} are free, of which {ROOM_BYTES} are reserved for other users"
+        "it needs {needed} bytes, but {free} are free, of which {RESERVED_BYTES} are reserved for other users"
     )]
     Room { needed: u64, free: u64 },
     /// The table of matrices exceeds the header.
@@ -148,9 +145,8 @@ fn room(folder: &Folder, specs: &[&MatrixSpec]) -> Result<(), WriteError> {
         bytes.saturating_add(SECTION_ALIGNMENT) as u64
     };
     let needed = specs.iter().map(section).fold(HEADER_BYTES as u64, u64::saturating_add);
-    let disk = rustix::fs::fstatvfs(folder).map_err(io::Error::from)?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if free < needed.saturating_add(ROOM_BYTES) {
+    let free = free_bytes(folder)?;
+    if free < needed.saturating_add(RESERVED_BYTES) {
         return Err(WriteError::Room { needed, free });
     }
     Ok(())
