@@ -12,9 +12,10 @@ target/peers/venv, which tests/scripts/{small_models,greedy,phi3_top1}.py also u
 Each variant is a folder of binaries, target/peers/VARIANT/bin. `bench` runs llama-bench of each
 variant that fits the instruction set, with flash attention on and off, and `infer bench` on the
 same file and number of threads. They process prompts of 16 to 512 random tokens without a cached
-prefix, and 32 single tokens after a prompt of one. The ratio is against llama.cpp's best result for
-each metric. `--llama-bench` adds another program with llama-bench's options and JSON, such as one
-of a fork or of another version, to the same rounds; it computes on its own instruction set. If
+prefix, and 32 single tokens after a prompt of one: in one session, and with llama-batched-bench in
+as many sessions at once as --together. The ratio is against llama.cpp's best result for each
+metric. `--llama-bench` adds another program with llama-bench's options and JSON, such as one of a
+fork or of another version, to the same rounds; it computes on its own instruction set. If
 llama-server was built, the script first checks that both give the same answers the same likelihood.
 """
 
@@ -60,7 +61,7 @@ VARIANTS = {  # the Python scripts load the last one
 
 COMPARED = {"best": ["repack", "norepack"], "avx2": ["avx2"], "avx-vnni": ["avxvnni"]}
 
-PREFILL, DECODE = [16, 40, 128, 512], 32  # tokens: those of `infer bench`
+PREFILL, DECODE = [16, 32, 40, 64, 128, 512], 32  # tokens: those of `infer bench`
 
 # Prompts for the check of both sides, and the maximum difference of their log-odds: they round
 # activations to int8 differently, which moves a logit by up to 0.3 (docs/BENCHMARKS.md).
@@ -258,16 +259,33 @@ def llama_bench(command: list[object]) -> tuple[dict[str, float], str]:
     return found, version
 
 
-def infer_bench(infer: Path, common: list[object], threads: int) -> dict[str, float]:
+def batched_bench(binary: Path, file: Path, arguments: argparse.Namespace, switches: list[str]) -> dict[str, float]:
+    """Returns tokens per second of all sessions of one run of llama-batched-bench."""
+    context = max(arguments.together) * (DECODE + 1)
+    lines = sides.output_of([
+        binary, "-m", file, "-t", arguments.threads, "-c", context, "-npp", 1, "-ntg", DECODE,
+        "-npl", ",".join(map(str, arguments.together)), "--output-format", "jsonl", *switches,
+    ]).splitlines()  # fmt: skip
+    results = [json.loads(line) for line in lines if line.startswith("{")]
+    return {f"{result['pl']} x decode {result['tg']}": result["speed_tg"] for result in results}
+
+
+def infer_bench(infer: Path, common: list[object], threads: int, together: list[int]) -> dict[str, float]:
     """Returns tokens per second of one run of `infer bench`.
 
     Prompts have no cached prefix; single tokens follow a prompt of one.
     """
-    report = sides.bench(infer, *common, "--task", "generate", "--native", "-n", 1, "-r", 1, "--warmup", "500ms")
+    sessions = ",".join(map(str, [1, *together]))
+    report = sides.bench(
+        infer, *common, "--task", "generate", "--native", "-n", 1, "-r", 1, "-c", sessions, "--warmup", "500ms"
+    )
     if report["model"]["threads"] != threads:
         raise ValueError(f"`infer` ran on {report['model']['threads']} threads, expected {threads}")
     found = {f"prefill {one['tokens']}": one["tokens_per_second"] for one in report["prefill"]}
-    return found | {f"decode {report['decode']['tokens']}": report["decode"]["tokens_per_second"]}
+    for one in report["decode"]:
+        name = f"decode {one['tokens']}" if one["sessions"] == 1 else f"{one['sessions']} x decode {one['tokens']}"
+        found[name] = one["tokens_per_second"]
+    return found
 
 
 def bench(folder: Path, arguments: argparse.Namespace) -> list[dict]:
@@ -307,12 +325,22 @@ def bench(folder: Path, arguments: argparse.Namespace) -> list[dict]:
                 print(f"{file.name}: log-odds of two answers differ by at most {difference:.3f}", file=sys.stderr)
             else:
                 print(f"{file.name}: answers are not compared: llama-server was not built", file=sys.stderr)
-            turns = {"infer": lambda _: infer_bench(infer, common, arguments.threads)}
+            turns = {"infer": lambda _: infer_bench(infer, common, arguments.threads, arguments.together)}
             for peer, name, switches in planned:
                 command = peer.command(file, arguments, switches)
 
-                def turn(_: int, peer: LlamaBench = peer, command: list[object] = command) -> dict[str, float]:
+                batched = peer.binary.with_name("llama-batched-bench")
+
+                def turn(
+                    _: int,
+                    peer: LlamaBench = peer,
+                    command: list[object] = command,
+                    batched: Path = batched,
+                    switches: list[str] = switches,
+                ) -> dict[str, float]:
                     found, versions[peer.name] = llama_bench(command)
+                    if arguments.together and batched.exists():
+                        found |= batched_bench(batched, file, arguments, switches)
                     return found
 
                 turns[name] = turn
@@ -343,6 +371,10 @@ def main() -> list[dict]:
     )  # fmt: skip
     timing.add_argument("--dry-run", action="store_true", help="print the commands of the peers, and run none")
     timing.add_argument("--flash", default="1,0", help="llama.cpp's -fa switches (default: %(default)s)")
+    timing.add_argument(
+        "--together", type=lambda text: [int(one) for one in text.split(",") if one], default=[8, 16], metavar="N,...",
+        help="sessions that decode at once; llama.cpp's rate is of the llama-batched-bench beside each llama-bench (default: 8,16)",
+    )  # fmt: skip
     timing.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     sides.add_options(timing, 3)
     arguments = parser.parse_args()

@@ -164,6 +164,10 @@ fn figures(report: &Value, metric: &str) -> Vec<(String, f64)> {
             .iter()
             .map(|prefill| (format!("prefill of {} tokens", text(&prefill["tokens"])), prefill[key].clone()))
             .collect(),
+        Some(("decode", key)) => rows("decode")
+            .iter()
+            .map(|decode| (format!("decode of {} sessions", text(&decode["sessions"])), decode[key].clone()))
+            .collect(),
         Some(("sandbox", key)) => rows("sandbox")
             .iter()
             .map(|row| (format!("sandbox of native at {}", text(&row["concurrency"])), row[key].clone()))
@@ -228,6 +232,10 @@ mod tests {
                 { "path": "sandbox", "concurrency": 1, "p99_ms": p99, "errors": 2, "cached_ratio": null },
             ],
             "prefill": [{ "tokens": 128, "tokens_per_second": prefill }],
+            "decode": [
+                { "sessions": 1, "tokens_per_second": 20.0 },
+                { "sessions": 8, "tokens_per_second": prefill },
+            ],
             "rss_peak_bytes": 5000,
         })
     }
@@ -235,7 +243,7 @@ mod tests {
     #[test]
     fn conditions_are_met_where_figures_pass_them() {
         let (now, before) = (report(12.0, 90.0), report(10.0, 100.0));
-        let cases: [(&str, &[&str]); 8] = [
+        let cases: [(&str, &[&str]); 9] = [
             ("p99_ms>+10%", &["`p99_ms>+10%`: p99_ms of sandbox at 1 is 12.000, +20.0 % of 10.000"]),
             ("p99_ms>+25%", &[]),
             ("p99_ms < -5%", &[]),
@@ -244,6 +252,10 @@ mod tests {
             (
                 "prefill.tokens_per_second<-5%",
                 &["`prefill.tokens_per_second<-5%`: prefill of 128 tokens is 90.000, -10.0 % of 100.000"],
+            ),
+            (
+                "decode.tokens_per_second<-5%",
+                &["`decode.tokens_per_second<-5%`: decode of 8 sessions is 90.000, -10.0 % of 100.000"],
             ),
             ("rss_peak_bytes>4000", &["`rss_peak_bytes>4000`: rss_peak_bytes is 5000"]),
             ("rss_peak_bytes>+0%", &[]),
@@ -259,7 +271,7 @@ mod tests {
         let now = report(12.0, 90.0);
         for (condition, baseline) in [
             ("cached_ratio<0.5", None),
-            ("decode.tokens_per_second<1", None),
+            ("verdict.warm_ms<1", None),
             ("p99_ms>+10%", Some(json!({ "rows": [] }))),
         ] {
             let condition: Condition = condition.parse().unwrap();

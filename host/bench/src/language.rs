@@ -3,7 +3,8 @@
 //!
 //! A prompt is random tokens in a session of its own, so that all of it is computed; a run that
 //! hits the prefix cache is rejected. Decoding starts after a prompt of one token, so that each
-//! pass computes exactly one token. These are the `pp` and `tg` tests of llama.cpp's llama-bench.
+//! pass computes exactly one token of each session. With one session, these are the `pp` and `tg`
+//! tests of llama.cpp's llama-bench.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use fastrand::Rng;
 use indicatif::ProgressBar;
-use infer_engine::{Answer, Finish, LanguageModel, Output, Params, Prompt, Request, Session};
+use infer_engine::{Answer, Finish, LanguageModel, Model, Output, Params, Prompt, Request, Session};
+use tokio::task::JoinSet;
 
 use crate::args::PrefixCache;
 use crate::figures::{TokenRate, Verdict};
@@ -22,7 +24,7 @@ use crate::subject::Subject;
 use crate::work::Work;
 
 /// Prompt lengths for prefill, in tokens. A verdict after a cached policy computes about 40.
-const PREFILL: [usize; 4] = [16, 40, 128, 512];
+const PREFILL: [usize; 6] = [16, 32, 40, 64, 128, 512];
 
 /// Tokens to decode.
 const DECODE: usize = 32;
@@ -44,39 +46,50 @@ impl Effort {
     }
 }
 
-/// Measures prefill and decode in alternation, so that a machine that slows down affects both. Each
-/// prompt length is read once before, untimed. Sizes that exceed the model's context are skipped.
+/// Measures prefill, and decode with each number of `sessions` at once, in alternation, so that a
+/// machine that slows down affects all. Each prompt length is read once before, untimed. Sizes that
+/// exceed the model's context are skipped.
 ///
 /// # Errors
 ///
-/// If the model fails, or computes a different number of tokens than requested.
+/// If `model` is no language model, fails, or computes a different number of tokens than requested.
 pub(super) async fn measure(
-    model: &LanguageModel,
+    model: &Arc<Model>,
+    sessions: &[u32],
     random: &mut Rng,
     effort: Effort,
     progress: &ProgressBar,
-) -> anyhow::Result<(Vec<TokenRate>, TokenRate)> {
-    let sizes: Vec<_> = PREFILL.into_iter().filter(|tokens| tokens + 1 < model.context()).collect();
-    let length = DECODE.min(model.context().saturating_sub(2)).max(1);
+) -> anyhow::Result<(Vec<TokenRate>, Vec<TokenRate>)> {
+    let language = language(model)?;
+    let sizes: Vec<_> = PREFILL.into_iter().filter(|tokens| tokens + 1 < language.context()).collect();
+    let length = DECODE.min(language.context().saturating_sub(2)).max(1);
     let mut reading = vec![Vec::new(); sizes.len()];
-    let mut writing = Vec::new();
+    let mut writing = vec![Vec::new(); sessions.len()];
     for tokens in &sizes {
         progress.set_message(format!("warm-up of {tokens} tokens"));
-        prefill(model, random, *tokens).await?;
+        prefill(language, random, *tokens).await?;
     }
     let began = Instant::now();
     let mut repeat = 0;
     while effort.goes_on(repeat, began) {
         for (tokens, rates) in sizes.iter().zip(&mut reading) {
             progress.set_message(format!("prefill of {tokens} tokens, repeat {}", repeat + 1));
-            rates.push(*tokens as f64 / prefill(model, random, *tokens).await?.as_secs_f64());
+            rates.push(*tokens as f64 / prefill(language, random, *tokens).await?.as_secs_f64());
         }
-        progress.set_message(format!("decode of {length} tokens, repeat {}", repeat + 1));
-        writing.push(decode(model, random, length).await?);
+        for (&sessions, rates) in sessions.iter().zip(&mut writing) {
+            progress.set_message(format!("{sessions} × decode of {length} tokens, repeat {}", repeat + 1));
+            rates.push(decode(model, random, sessions, length).await?);
+        }
         repeat += 1;
     }
-    let prefill = sizes.iter().zip(&reading).map(|(&tokens, rates)| TokenRate::new(tokens, rates));
-    Ok((prefill.collect(), TokenRate::new(length, &writing)))
+    let prefill = sizes.iter().zip(&reading).map(|(&tokens, rates)| TokenRate::new(1, tokens, rates));
+    let decode =
+        sessions.iter().zip(&writing).map(|(&sessions, rates)| TokenRate::new(sessions, length, rates));
+    Ok((prefill.collect(), decode.collect()))
+}
+
+fn language(model: &Model) -> anyhow::Result<&LanguageModel> {
+    model.language().context("the model is no loaded language model")
 }
 
 /// Measures the time from a post to its verdict, with a cold and a warm prefix in alternation.
@@ -134,20 +147,32 @@ async fn prefill(model: &LanguageModel, random: &mut Rng, tokens: usize) -> anyh
     Ok(took)
 }
 
-/// Decode rate in tokens per second, over answers of `length` tokens in total.
-async fn decode(model: &LanguageModel, random: &mut Rng, length: usize) -> anyhow::Result<f64> {
-    let (mut passes, mut seconds) = (0, 0.0);
-    // A random model may end its answer at any token; further answers make up the rest.
-    while passes < length {
-        let (answer, took) = run(model, random, 1, length - passes).await?;
-        let Output::Text { tokens, finish, .. } = answer.output else {
-            anyhow::bail!("the model answered with scores, expected text");
-        };
-        // The end-of-answer token is computed like any other.
-        passes += tokens.len() + usize::from(finish == Finish::End);
-        seconds += took.as_secs_f64();
+/// Decode rate in tokens per second of `sessions` at once, each with answers of `length` tokens in
+/// total.
+async fn decode(model: &Arc<Model>, random: &mut Rng, sessions: u32, length: usize) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let mut running = JoinSet::new();
+    for _ in 0..sessions {
+        let (model, mut random) = (model.clone(), random.fork());
+        running.spawn(async move {
+            let mut passes = 0;
+            // A random model may end its answer at any token; further answers make up the rest.
+            while passes < length {
+                let (answer, _) = run(language(&model)?, &mut random, 1, length - passes).await?;
+                let Output::Text { tokens, finish, .. } = answer.output else {
+                    anyhow::bail!("the model answered with scores, expected text");
+                };
+                // The end-of-answer token is computed like any other.
+                passes += tokens.len() + usize::from(finish == Finish::End);
+            }
+            Ok(passes)
+        });
     }
-    Ok(passes as f64 / seconds)
+    let mut passes = 0;
+    while let Some(session) = running.join_next().await {
+        passes += session.context("a session ended")??;
+    }
+    Ok(passes as f64 / began.elapsed().as_secs_f64())
 }
 
 async fn run(

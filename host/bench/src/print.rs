@@ -237,18 +237,8 @@ fn notes(report: &Report) -> Vec<String> {
                 .to_owned(),
         );
     }
-    for prefill in &report.prefill {
-        lines.push(format!(
-            "prefill {:>4} tokens: {:.2} ± {:.2} tokens/s, median of {}",
-            prefill.tokens, prefill.tokens_per_second, prefill.tokens_per_second_sd, prefill.repeats
-        ));
-    }
-    if let Some(decode) = &report.decode {
-        lines.push(format!(
-            "decode  {:>4} tokens: {:.2} ± {:.2} tokens/s, median of {}",
-            decode.tokens, decode.tokens_per_second, decode.tokens_per_second_sd, decode.repeats
-        ));
-    }
+    lines.extend(report.prefill.iter().map(|rate| rate.line("prefill")));
+    lines.extend(report.decode.iter().map(|rate| rate.line("decode ")));
     if let Some(verdict) = &report.verdict {
         lines.push(format!(
             "from a post to its verdict: {:.1} ms with a cold prefix ({:.0} tokens computed), {:.1} ms with a warm one ({:.0})",
@@ -340,7 +330,7 @@ mod tests {
             rows,
             sandbox: Vec::new(),
             prefill: Vec::new(),
-            decode: None,
+            decode: Vec::new(),
             verdict: None,
             cold: None,
             quality: None,

@@ -23,7 +23,8 @@ pub(super) struct Report {
     pub(super) sandbox: Vec<SandboxCost>,
     /// Empty if the model is not a language model.
     pub(super) prefill: Vec<TokenRate>,
-    pub(super) decode: Option<TokenRate>,
+    /// One for each number of sessions. Empty if the model is not a language model.
+    pub(super) decode: Vec<TokenRate>,
     /// Time from a post to its verdict, for language models that moderate.
     pub(super) verdict: Option<Verdict>,
     /// Present with --cold.

@@ -93,16 +93,16 @@ async fn measure(config: Config, arguments: &Bench) -> anyhow::Result<Report> {
         false => None,
     };
     let rows = measure_rows(&subject, &work, arguments, &progress).await?;
-    let (mut prefill, mut decode, mut verdict) = (Vec::new(), None, None);
-    if let Some(model) = subject.model.as_ref().and_then(|model| model.language()) {
+    let (mut prefill, mut decode, mut verdict) = (Vec::new(), Vec::new(), None);
+    if let Some(model) = subject.model.as_ref().filter(|model| model.language().is_some()) {
         let effort = language::Effort {
             time: arguments.duration.map_or(LANGUAGE.time, |length| length * 3),
             repeats: arguments.repeats.unwrap_or(LANGUAGE.repeats),
             all: arguments.repeats.is_some(),
         };
         let mut random = seeded(arguments.seed, 1 << 63);
-        let (reading, writing) = language::measure(model, &mut random, effort, &progress).await?;
-        (prefill, decode) = (reading, Some(writing));
+        let sessions = arguments.rate.map_or(&arguments.concurrency[..], |_| &[1]);
+        (prefill, decode) = language::measure(model, sessions, &mut random, effort, &progress).await?;
         if task != BenchTask::Generate {
             verdict = Some(language::verdict(&subject, &work, effort, &progress).await?);
         }
