@@ -14,6 +14,7 @@ mod cards;
 mod cascade;
 /// `POST /v1/chat/completions` and `POST /v1/completions`.
 mod chat;
+mod chat_guards;
 /// `POST /classify`.
 mod classify;
 /// Output and exit codes of the command line.

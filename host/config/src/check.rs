@@ -2,6 +2,7 @@
 //! mistakes.
 
 mod component_test;
+mod guard;
 mod number;
 mod server;
 mod thresholds;
@@ -37,6 +38,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
 
     pub(super) fn check(&mut self, file: file::File, origin: Origin) -> Config {
         let onnxruntime = self.onnxruntime(&file.server);
+        let guards = self.guards(&file);
         let models: BTreeMap<_, _> =
             file.models.into_iter().map(|(name, model)| (name.clone(), self.model(&name, &model))).collect();
         self.one_canary(&models);
@@ -64,6 +66,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             onnxruntime,
             models,
             components,
+            guards,
             lock: None,
             files: Files::default(),
         }

@@ -10,6 +10,7 @@ use infer_models::weights::{self, Listed, Reuse};
 use infer_sandbox::{HttpOptions, Limits, SandboxOptions};
 
 use crate::component_test::ComponentTest;
+use crate::guard::GuardConfig;
 use crate::lock::Lock;
 use crate::place::{Origin, Place};
 use crate::server::{KeyConfig, ServerConfig};
@@ -34,10 +35,35 @@ pub struct Config {
     pub models: BTreeMap<String, ModelConfig>,
     /// Components by name.
     pub components: BTreeMap<String, ComponentConfig>,
+    /// Guards of chats.
+    pub guards: Guards,
     /// Pinned hashes. Without a lock any model and component may be served.
     pub lock: Option<Lock>,
     /// The files that it depends on; empty unless `watch` is on.
     pub files: Files,
+}
+
+/// Guards of chats.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Guards {
+    /// `[chat.guard]`, for the models that have none.
+    pub default: Option<GuardConfig>,
+    /// `[models.NAME.guard]` by the model's name.
+    pub models: BTreeMap<String, GuardConfig>,
+}
+
+impl Guards {
+    /// The guard of `model`.
+    #[must_use]
+    pub fn of(&self, model: &str) -> Option<&GuardConfig> {
+        self.models.get(model).or(self.default.as_ref())
+    }
+
+    /// Iterates over the guards, with the section of each.
+    pub fn iter(&self) -> impl Iterator<Item = (String, &GuardConfig)> {
+        let default = self.default.iter().map(|guard| ("chat.guard".to_owned(), guard));
+        default.chain(self.models.iter().map(|(name, guard)| (format!("models.{name}.guard"), guard)))
+    }
 }
 
 /// Configuration of a model.
@@ -85,9 +111,10 @@ pub struct ComponentConfig {
 }
 
 impl Config {
-    /// Keeps the components that `keep` accepts, and the models that they use.
+    /// Keeps the components that `keep` accepts, and the models that they use. Drops the guards.
     pub fn retain_components(&mut self, keep: impl Fn(&str) -> bool) {
         self.components.retain(|name, _| keep(name));
+        self.guards = Guards::default();
         let used: BTreeSet<_> =
             self.components.values().flat_map(|component| component.models.values()).collect();
         self.models.retain(|name, _| used.contains(name));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::table::{ApiKey, Component, Model, Server};
+use crate::table::{ApiKey, Chat, Component, Model, Server};
 
 /// A parsed infer.toml.
 #[derive(Debug, Deserialize)]
@@ -14,6 +14,8 @@ pub(crate) struct File {
     pub(crate) server: Server,
     #[serde(default)]
     pub(crate) keys: BTreeMap<String, ApiKey>,
+    #[serde(default)]
+    pub(crate) chat: Chat,
     #[serde(default)]
     pub(crate) models: BTreeMap<String, Model>,
     #[serde(default)]

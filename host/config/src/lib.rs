@@ -8,7 +8,7 @@
 //! - `check`: turns the sections into a [`Config`] and names each mistake with its line; `config`:
 //!   the result; `load`: reads and checks a file; `place`: lines and mistakes; `limits`: fixed
 //!   limits
-//! - `server`, `trial`, `component_test`, `address`: parts of a configuration
+//! - `server`, `guard`, `trial`, `component_test`, `address`: parts of a configuration
 //! - `keys`: API keys and their hashes; `paths`: the server's own routes
 //! - `resolved`: compares two configurations; `edit`: edits the text; `watched`: the files that a
 //!   configuration depends on
@@ -26,6 +26,7 @@ pub mod data_url;
 mod documentation;
 pub mod edit;
 mod file;
+mod guard;
 mod key;
 pub mod keys;
 mod limits;
@@ -44,7 +45,8 @@ mod watched;
 
 pub use address::{Address, InvalidAddress};
 pub use component_test::{ComponentTest, TestImage};
-pub use config::{ComponentConfig, Config, ModelConfig};
+pub use config::{ComponentConfig, Config, Guards, ModelConfig};
+pub use guard::{BlockedInput, GuardConfig, OnError, OnFlag, Windows};
 pub use limits::{MAX_CONFIG_BYTES, MAX_LOCK_BYTES};
 pub use load::CONFIG;
 pub use place::{ConfigError, Mistake, Origin, Place};

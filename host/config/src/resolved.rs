@@ -15,10 +15,12 @@ use utoipa::ToSchema;
 use crate::key::{Reload, Values};
 use crate::limits::MAX_VALUE_CHARACTERS;
 use crate::table::{
-    ApiKeyValues, ComponentValues, LimitsValues, ModelValues, NextValues, SECTIONS, ServerValues, TlsValues,
+    ApiKeyValues, ComponentValues, GuardValues, LimitsValues, ModelValues, NextValues, SECTIONS,
+    ServerValues, TlsValues,
 };
 use crate::{
-    ComponentConfig, Config, ConnectionLimits, KeyConfig, ModelConfig, Next, Rate, ServerConfig, Trial,
+    ComponentConfig, Config, ConnectionLimits, GuardConfig, KeyConfig, ModelConfig, Next, Rate, ServerConfig,
+    Trial, Windows,
 };
 
 /// Every key that is configured or has a default, and the hashes of models and components.
@@ -52,6 +54,9 @@ impl Resolved {
         }
         for (name, config) in &config.models {
             section(&format!("models.{name}"), model(config).list());
+        }
+        for (path, config) in config.guards.iter() {
+            section(&path, guard(config).list());
         }
         for (name, config) in &config.components {
             section(&format!("components.{name}"), component(config).list());
@@ -90,6 +95,7 @@ fn server(config: &Config) -> ServerValues {
         onnxruntime,
         models: _,
         components: _,
+        guards: _,
     } = config;
     let ServerConfig {
         listen,
@@ -157,7 +163,6 @@ fn server(config: &Config) -> ServerValues {
 
 fn api_key(config: &KeyConfig) -> ApiKeyValues {
     let KeyConfig { hash, components, models, rate, concurrency } = config;
-    let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
     ApiKeyValues {
         hash: one(hash),
         components: optional(components.as_ref().map(list)),
@@ -196,7 +201,30 @@ fn model(config: &ModelConfig) -> ModelValues {
         // verified.
         packed_cache: one(*reuse != Reuse::Off),
         next: next.map(NextValues::list).unwrap_or_default(),
+        // Listed by itself, as that of `[chat.guard]`.
+        guard: Values::new(),
         previous: optional(previous.as_ref()),
+    }
+}
+
+fn guard(config: &GuardConfig) -> GuardValues {
+    let GuardConfig { input, output, judges_system, windows, on_flag, on_error, .. } = config;
+    let GuardConfig { blocked_input, refusal, redaction, categories, thresholds, .. } = config;
+    let Windows { hold_back, stride, window } = windows;
+    GuardValues {
+        input: optional(input.as_ref()),
+        output: optional(output.as_ref()),
+        judge_system: one(judges_system),
+        hold_back_tokens: one(hold_back),
+        stride_tokens: one(stride),
+        window_tokens: one(window),
+        on_flag: one(on_flag.name()),
+        on_error: one(on_error.name()),
+        blocked_input: one(blocked_input.name()),
+        refusal: one(refusal),
+        redaction: one(redaction),
+        categories: optional(categories.as_ref().map(list)),
+        thresholds: named(thresholds),
     }
 }
 
@@ -256,6 +284,10 @@ fn optional(value: Option<impl fmt::Display>) -> Values {
 
 fn named<N: fmt::Display, V: fmt::Display>(values: impl IntoIterator<Item = (N, V)>) -> Values {
     values.into_iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+fn list(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn milliseconds(time: Duration) -> Values {

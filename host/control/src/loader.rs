@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use infer_config::lock::Lock;
 use infer_config::paths::BELOW;
 use infer_config::thresholds::{Versions, settings_hash};
@@ -113,7 +113,26 @@ impl Registry {
             let component = load_component(&self, name, config, known);
             self.components.insert(name.clone(), component.with_context(|| config.at.to_string())?);
         }
+        self.check_guards()?;
         Ok(self)
+    }
+
+    /// Checks that guards of chats are moderators.
+    fn check_guards(&self) -> anyhow::Result<()> {
+        for (section, guard) in self.config.guards.iter() {
+            for (key, name) in [("input", &guard.input), ("output", &guard.output)] {
+                let Some(name) = name else { continue };
+                let world = self.components.get(name).map(|loaded| loaded.component.world());
+                ensure!(
+                    world == Some(World::Moderator),
+                    "`[{section}]`: `{key}` is `{name}`, {}; expected a moderator, such as `builtin:moderate`",
+                    world.map_or("which is not loaded".to_owned(), |world| format!(
+                        "a component of the world {world}"
+                    ))
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Loads the models' next versions and the components that use a canary, sharing those that

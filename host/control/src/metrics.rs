@@ -25,7 +25,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::limits::MAX_EVENT_NAMES;
 use counted::{
     Counted, component_batch_rows, component_calls, component_events, component_memory, component_stage,
-    component_tensor, reloads, request, requests,
+    component_tensor, guard, guard_blocks, guard_delay, guard_held_tokens, guard_texts, reloads, request,
+    requests,
 };
 pub use scraped::DROPPED_LOG_LINES;
 use scraped::{LiveModels, Scraped};
@@ -164,6 +165,37 @@ impl Recorder {
         let labels = component_tensor::Labels { component: component() };
         counted.component_tensor.get_or_create(&labels).observe(usage.tensor_bytes_peak as f64);
         self.count(&annotations.events);
+    }
+
+    /// Counts a text of a chat that was judged in `took`, with the categories that flagged it, or
+    /// `None` if the call failed.
+    pub fn guarded(&self, took: Duration, categories: Option<&[String]>) {
+        let component = || self.component.clone();
+        let outcome = match categories {
+            Some([]) => "clean",
+            Some(_) => "flagged",
+            None => "error",
+        };
+        self.counted
+            .guard_texts
+            .get_or_create(&guard_texts::Labels { component: component(), outcome })
+            .inc();
+        let labels = guard::Labels { component: component() };
+        self.counted.guard.get_or_create(&labels).observe(took.as_secs_f64());
+        for category in categories.into_iter().flatten() {
+            let category = if self.is_known(category) { category } else { OTHER_EVENT };
+            let labels = guard_blocks::Labels { component: component(), category: category.to_owned() };
+            self.counted.guard_blocks.get_or_create(&labels).inc();
+        }
+    }
+
+    /// Counts tokens of an answer that were sent after `delay`.
+    pub fn held(&self, tokens: usize, delay: Duration) {
+        let component = || self.component.clone();
+        let labels = guard_held_tokens::Labels { component: component() };
+        self.counted.guard_held_tokens.get_or_create(&labels).inc_by(tokens as u64);
+        let labels = guard_delay::Labels { component: component() };
+        self.counted.guard_delay.get_or_create(&labels).observe(delay.as_secs_f64());
     }
 
     /// Counts the events of a call. The first names of a component have series of their own.

@@ -144,6 +144,17 @@ impl ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
+    /// 503: the moderator `name` of a chat's guard reported no score for a text.
+    pub fn unjudged(name: &str) -> Self {
+        ApiError::unavailable(format!("the moderator `{name}` of this chat's guard could not judge a text"))
+    }
+
+    /// 400: a chat's guard blocked the input for `categories`.
+    pub fn content_policy(categories: &[String]) -> Self {
+        let message = format!("the input was blocked: {}", categories.join(", "));
+        ApiError::new(StatusCode::BAD_REQUEST, "content_policy_violation", message)
+    }
+
     /// 409: the reload was rejected for the reason in `message`; the previous state is still
     /// served.
     pub fn not_reloaded(message: impl Display) -> Self {

@@ -126,6 +126,10 @@ pub(crate) const MAX_MEMBERS: Limit = Limit::new(256, "members");
 /// Bounds memory.
 pub(crate) const MAX_MESSAGES: Limit = Limit::new(infer_engine::limits::MAX_MESSAGES, "items");
 
+/// Minimum number of the last judged turns of an API key that are known and not judged again; at
+/// most twice as many. Bounds memory.
+pub(crate) const MAX_SEEN_TURNS: usize = 1_024;
+
 /// Maximum length of a word such as `auto`, in bytes of JSON. Bounds the comparison with accepted
 /// words.
 pub(crate) const MAX_WORD_BYTES: usize = 64;

@@ -22,6 +22,7 @@ mod document;
 mod embeddings;
 mod encoding;
 mod form;
+mod guard;
 mod handler;
 mod health;
 mod json;

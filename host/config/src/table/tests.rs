@@ -18,6 +18,7 @@ fn mistakes(section: &str, key: &str, value: &str) -> String {
         "models.NAME.next" => {
             ("[models.a]\nsource = \"builtin:toxic-bilstm\"\n[models.a.next]", &[("source", "\"x\"")])
         }
+        "chat.guard" => ("[chat.guard]", &[("hold_back_tokens", "1"), ("stride_tokens", "1")]),
         "components.NAME.limits" => {
             ("[components.a]\nsource = \"builtin:moderate\"\n[components.a.limits]", &[])
         }

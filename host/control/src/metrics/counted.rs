@@ -96,6 +96,16 @@ metrics! {
         "Peak memory of a call's guest";
     component_tensor: Bytes { component: Arc<str> },
         "Peak size of the tensors of a call";
+    guard_texts: Count { component: Arc<str>, outcome: &'static str },
+        "Texts of chats that a guard judged: clean, flagged, or error";
+    guard_blocks: Count { component: Arc<str>, category: String },
+        "Texts of chats that a guard flagged, by category";
+    guard: Seconds { component: Arc<str> },
+        "Time to judge a text of a chat";
+    guard_held_tokens: Count { component: Arc<str> },
+        "Tokens of answers that were held back and then sent";
+    guard_delay: Seconds { component: Arc<str> },
+        "Time for which a part of an answer was held back";
     reloads: Count { outcome: &'static str },
         "Changed configurations: applied, unchanged, or the step that failed: read, fixed, load, self_test";
 }

@@ -3,7 +3,7 @@
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::format::Constraint;
-use super::request::{Finish, Output, Params, Piece, TokenLogprob};
+use super::request::{Finish, Output, Params, Piece, TokenLogprob, TokenUsage};
 use super::sampler::{Sampler, likeliest, log_sum_exp};
 use super::tokenizer::{Detokenizer, Tokenizer};
 
@@ -48,13 +48,14 @@ impl<'t> Generation<'t> {
     }
 
     /// Chooses the next token from `logits`, and streams the text that is now final. `has_room` is
-    /// true if another token may follow. Returns `None` if the token ended the answer and is not
-    /// part of it.
+    /// true if another token may follow, `usage` is that before it. Returns `None` if the token
+    /// ended the answer and is not part of it.
     pub(super) fn advance(
         &mut self,
         logits: &mut [f32],
         has_room: bool,
         tokenizer: &Tokenizer,
+        usage: TokenUsage,
         stream: Option<&UnboundedSender<Piece>>,
     ) -> Option<u32> {
         // Reported log-probabilities are those of the model, without the constraint.
@@ -71,7 +72,8 @@ impl<'t> Generation<'t> {
         if is_part && self.finish.is_none() && (is_last || !has_room) {
             self.finish(if is_last { Finish::End } else { Finish::Length });
         }
-        self.send(stream);
+        let generated_tokens = usage.generated_tokens + usize::from(is_part);
+        self.send(TokenUsage { generated_tokens, ..usage }, stream);
         is_part.then_some(token)
     }
 
@@ -148,7 +150,7 @@ impl<'t> Generation<'t> {
     }
 
     /// Streams the text that can no longer become part of a stop string.
-    fn send(&mut self, stream: Option<&UnboundedSender<Piece>>) {
+    fn send(&mut self, usage: TokenUsage, stream: Option<&UnboundedSender<Piece>>) {
         let Some(stream) = stream else { return };
         let is_last = self.finish.is_some();
         let pending = if is_last { 0 } else { self.pending_stop_bytes() };
@@ -161,7 +163,7 @@ impl<'t> Generation<'t> {
             self.sent_logprobs += logprobs.len();
             // If the receiver is closed, the reply is closed too, or the caller reads the whole
             // text from it.
-            let _ = stream.send(Piece { text: self.text[self.sent..end].to_owned(), logprobs });
+            let _ = stream.send(Piece { text: self.text[self.sent..end].to_owned(), logprobs, usage });
             self.sent = end;
         }
     }

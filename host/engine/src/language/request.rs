@@ -223,6 +223,8 @@ pub struct Piece {
     pub text: String,
     /// Entries of the tokens that begin in this part; empty unless `logprobs` is set.
     pub logprobs: Vec<TokenLogprob>,
+    /// Usage so far: the tokens since the piece before are those of this one.
+    pub usage: TokenUsage,
 }
 
 /// Reason that an answer ended.

@@ -136,10 +136,12 @@ impl<'t> Task<'t> {
     pub(super) fn take(&mut self, row: usize, logits: &mut [f32], context: usize, tokenizer: &Tokenizer) {
         match &mut self.goal {
             Goal::Generate(generation) => {
-                let generated = self.tokens.len() - self.job.prompt.len();
-                let has_room = self.tokens.len() < context && generated + 1 < generation.max_tokens();
+                let prompt_tokens = self.job.prompt.len();
+                let generated_tokens = self.tokens.len() - prompt_tokens;
+                let has_room = self.tokens.len() < context && generated_tokens + 1 < generation.max_tokens();
+                let usage = TokenUsage { prompt_tokens, cached_tokens: self.cached, generated_tokens };
                 let stream = self.job.stream.as_ref();
-                self.tokens.extend(generation.advance(logits, has_room, tokenizer, stream));
+                self.tokens.extend(generation.advance(logits, has_room, tokenizer, usage, stream));
             }
             Goal::Score(choices) => choices.take(row, logits),
         }

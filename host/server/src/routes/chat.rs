@@ -5,13 +5,16 @@
 //!
 //! - `body`: the members of a body; `unsupported`: members accepted only at their neutral values
 //! - `request`: parses a body into an engine request; `turns`: the messages
-//! - `response`: an engine answer as OpenAI's objects
+//! - `answer`: from the model through the guard; `response`: an answer as OpenAI's objects;
+//!   `logprobs`: those of its tokens
 //! - `stream`: the answer as server-sent events; `schema`: the OpenAPI schemas
 
 mod alternatives;
+mod answer;
 mod body;
 mod form;
 mod format;
+mod logprobs;
 mod request;
 mod response;
 mod schema;
@@ -21,21 +24,23 @@ mod unsupported;
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use answer::{Ended, Turn};
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 pub(super) use form::Form;
-use form::language;
-use infer_engine::{Model, Session};
+use infer_engine::{Model, Session, TokenUsage};
 use request::ParsedRequest;
-use response::Head;
+use response::{End, Head, Written};
 pub(super) use schema::openapi;
+use stream::Stream;
 
 use super::call::Call;
 use super::context::{Caller, RequestContext};
+use super::guard::Admission;
 use crate::error::ApiError;
 
 /// Header that makes nginx and similar proxies forward a stream unbuffered.
@@ -54,27 +59,53 @@ pub(super) async fn handle(
     Extension(call): Call,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let ParsedRequest { model, request, stream, include_usage } = request::read(form, &body?)?;
+    let ParsedRequest { model, mut request, stream, include_usage } = request::read(form, &body?)?;
     let model = find(&context, &caller, &model)?.clone();
     let head = Head::new(form, &call.id, &model, request.params.logprobs.is_some());
+    // The prefix cache and the judged turns are shared between the chats of one API key, and never
+    // across keys.
+    let owner: Arc<str> =
+        caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
+    let guard = context.guards.of(model.name()).cloned();
+    let admission = match &guard {
+        Some(guard) => guard.admit(&mut request.prompt, &owner, &call).await?,
+        None => Admission::Read(Vec::new()),
+    };
+    let unsent = || context.registry.sandbox.memory().reservation();
+    let remarks = match admission {
+        Admission::Read(remarks) => remarks,
+        Admission::Refuse(remark) => {
+            let refusal = guard.as_ref().map_or("", |guard| guard.refusal());
+            let remarks = vec![remark];
+            if stream {
+                let stream = Stream { head, include_usage, remarks, unsent: unsent() };
+                return Ok(events(stream::refused(stream, refusal)));
+            }
+            let written = Written { text: refusal.to_owned(), remarks, ..Written::default() };
+            return Ok(
+                Json(head.completion(written, End::REFUSED, TokenUsage::default(), None)).into_response()
+            );
+        }
+    };
     let model = model.ensure_loaded(call.deadline).await?;
-    // The prefix cache is shared between the chats of one API key, and never across keys.
-    let owner = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
-    let mut session = Session::new(&owner);
+    let turn = Turn { model, session: Session::new(&owner), request, guard, owner, call };
     if stream {
-        let unsent = context.registry.sandbox.memory().reservation();
-        let events =
-            stream::begin(model, session, request, head, include_usage, call.deadline, unsent).await?;
-        let headers = [
-            (header::CONTENT_TYPE, "text/event-stream"),
-            (header::CACHE_CONTROL, "no-cache"),
-            // A buffering proxy would delay events.
-            (ACCEL_BUFFERING, "no"),
-        ];
-        return Ok((headers, events).into_response());
+        let stream = Stream { head, include_usage, remarks, unsent: unsent() };
+        return Ok(events(stream::begin(turn, stream).await?));
     }
-    let answer = language(&model)?.run(&mut session, request, None, call.deadline).await?;
-    Ok(Json(head.completion(answer)?).into_response())
+    let (written, Ended { end, usage, timings, .. }) = turn.whole(remarks).await?;
+    Ok(Json(head.completion(written, end, usage, timings)).into_response())
+}
+
+/// The response with the events `body`.
+fn events(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        // A buffering proxy would delay events.
+        (ACCEL_BUFFERING, "no"),
+    ];
+    (headers, body).into_response()
 }
 
 /// Looks up the language model called `name`.

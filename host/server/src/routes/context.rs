@@ -20,6 +20,7 @@ use tokio::time::sleep_until;
 use tracing::{Instrument as _, Span, error};
 
 use super::encoding;
+use super::guard::Guards;
 use super::moderate::{Moderators, ResponseStore};
 use crate::abort::Abort;
 use crate::admission::Gate;
@@ -40,6 +41,7 @@ pub struct RequestContext {
     pub(super) gate: Arc<Gate>,
     pub(super) responses: Arc<ResponseStore>,
     pub(super) moderators: Arc<Moderators>,
+    pub(super) guards: Guards,
     memory: BodyMemory,
     keys: Keyring,
     addresses: Option<Arc<Addresses>>,
@@ -92,6 +94,7 @@ impl RequestContext {
             gate: Gate::new(sandbox.instances as usize, sandbox.waiting as usize, server.queue_time),
             responses: Arc::default(),
             moderators: Arc::new(Moderators::new(&registry)),
+            guards: Guards::new(&registry),
             memory: BodyMemory::new(server.body_memory_bytes, registry.sandbox.memory().clone()),
             keys: Keyring::new(&registry.config.keys),
             addresses: server.rate_per_ip.map(Addresses::new).map(Arc::new),
@@ -132,6 +135,7 @@ impl RequestContext {
             addresses,
             responses: self.responses.clone(),
             moderators: Arc::new(Moderators::new(&registry)),
+            guards: Guards::new(&registry),
             keys: self.keys.next(&registry.config.keys, &self.registry.config.keys),
             work: self.work.clone(),
             live: self.live.clone(),

@@ -1,15 +1,15 @@
 //! Answers as OpenAI's objects, in one object or in chunks.
 
-use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use infer_engine::{Answer, Finish, Model, Output, TokenLogprob, TokenUsage};
+use infer_engine::{Finish, Model, TokenLogprob, TokenUsage};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::form::Form;
-use crate::error::ApiError;
+use super::logprobs::Logprobs;
+use crate::routes::guard::Remark;
 
 /// Members shared by all objects of one answer.
 pub(super) struct Head {
@@ -21,6 +21,24 @@ pub(super) struct Head {
     dummy: bool,
     /// True if the request asks for log-probabilities.
     logprobs: bool,
+}
+
+/// A whole answer.
+#[derive(Default)]
+pub(super) struct Written {
+    pub(super) text: String,
+    pub(super) logprobs: Vec<TokenLogprob>,
+    pub(super) remarks: Vec<Remark>,
+}
+
+/// Reason that an answer ended.
+#[derive(Clone, Copy)]
+pub(super) enum End {
+    Model(Finish),
+    /// A guard refused the request, with the refusal as the text, or ended the answer.
+    Filtered {
+        is_refusal: bool,
+    },
 }
 
 impl Head {
@@ -42,35 +60,38 @@ impl Head {
     }
 
     /// The whole answer in one object.
-    pub(super) fn completion(&self, answer: Answer) -> Result<Completion, ApiError> {
-        let Output::Text { text, finish, logprobs, .. } = answer.output else {
-            return Err(ApiError::internal("internal"));
-        };
-        let (index, logprobs, finish_reason) = (0, self.logprobs(&logprobs), reason(finish));
+    pub(super) fn completion(
+        &self,
+        written: Written,
+        end: End,
+        usage: TokenUsage,
+        timings: Option<Timings>,
+    ) -> Completion {
+        let Written { text, logprobs, remarks } = written;
+        let (index, logprobs, finish_reason) = (0, self.logprobs(&logprobs), end.reason());
         let (object, choice) = match self.form {
             Form::Chat => {
-                let message = Turn { role: "assistant", content: text, refusal: None };
+                let refusal = matches!(end, End::Filtered { is_refusal: true }).then(|| text.clone());
+                let message = Turn { role: "assistant", content: text, refusal };
                 ("chat.completion", Choice::Turn { index, message, logprobs, finish_reason })
             }
             Form::Completion => ("text_completion", Choice::Text { index, text, logprobs, finish_reason }),
         };
-        Ok(Completion {
+        Completion {
             id: self.id.clone(),
             object,
             created: self.created,
             model: self.model.clone(),
             system_fingerprint: self.fingerprint().to_owned(),
             choices: [choice],
-            usage: answer.usage.into(),
+            usage: usage.into(),
             infer: Facts {
                 dummy: self.dummy,
                 model: Hashed { name: self.model.clone(), hash: self.hash.clone() },
-                timings: Timings {
-                    queue_ms: answer.queue.as_secs_f64() * 1e3,
-                    compute_ms: answer.compute.as_secs_f64() * 1e3,
-                },
+                timings,
+                guard: remarks,
             },
-        })
+        }
     }
 
     /// The first chunk of a chat, with the role.
@@ -94,15 +115,38 @@ impl Head {
         })
     }
 
+    /// The chunk with a refusal.
+    pub(super) fn refusal(&self, text: &str) -> Value {
+        let delta = json!({ "content": text, "refusal": text });
+        match self.form {
+            Form::Chat => {
+                self.chunk(json!([{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": null }]))
+            }
+            Form::Completion => self.piece(text, &[]),
+        }
+    }
+
+    /// A chunk with nothing but a guard's remarks.
+    pub(super) fn remarks(&self, remarks: &[Remark]) -> Value {
+        self.without_text(None, remarks)
+    }
+
     /// The chunk with the finish reason.
-    pub(super) fn last(&self, finish: Finish) -> Value {
-        let reason = reason(finish);
-        self.chunk(match self.form {
+    pub(super) fn last(&self, end: End, remarks: &[Remark]) -> Value {
+        self.without_text(Some(end.reason()), remarks)
+    }
+
+    fn without_text(&self, reason: Option<&str>, remarks: &[Remark]) -> Value {
+        let mut chunk = self.chunk(match self.form {
             Form::Chat => json!([{ "index": 0, "delta": {}, "logprobs": null, "finish_reason": reason }]),
             Form::Completion => {
                 json!([{ "index": 0, "text": "", "logprobs": null, "finish_reason": reason }])
             }
-        })
+        });
+        if !remarks.is_empty() {
+            chunk["infer"] = json!({ "guard": remarks });
+        }
+        chunk
     }
 
     /// The chunk with the token usage.
@@ -139,51 +183,8 @@ impl Head {
 
     /// `None` if the request did not ask for them; an answer without tokens has an empty list.
     fn logprobs(&self, logprobs: &[TokenLogprob]) -> Option<Logprobs> {
-        self.logprobs.then(|| match self.form {
-            Form::Chat => {
-                let token =
-                    |bytes: &[u8], logprob| Token { token: escaped(bytes), logprob, bytes: bytes.to_vec() };
-                let logprobs_of = |entry: &TokenLogprob| TokenLogprobs {
-                    token: token(&entry.bytes, entry.logprob),
-                    top_logprobs: entry.top.iter().map(|(bytes, logprob)| token(bytes, *logprob)).collect(),
-                };
-                Logprobs::Turn { content: logprobs.iter().map(logprobs_of).collect(), refusal: None }
-            }
-            Form::Completion => {
-                // Two tokens may have the same text: the likelier one, which comes first, wins.
-                let top = |entry: &TokenLogprob| {
-                    let mut top = BTreeMap::new();
-                    for (bytes, logprob) in &entry.top {
-                        top.entry(completion_token(bytes)).or_insert(*logprob);
-                    }
-                    top
-                };
-                Logprobs::Text {
-                    tokens: logprobs.iter().map(|entry| completion_token(&entry.bytes)).collect(),
-                    token_logprobs: logprobs.iter().map(|entry| entry.logprob).collect(),
-                    top_logprobs: logprobs.iter().map(top).collect(),
-                    text_offset: logprobs.iter().map(|entry| entry.start).collect(),
-                }
-            }
-        })
+        self.logprobs.then(|| Logprobs::new(self.form, logprobs))
     }
-}
-
-/// A token in the format of OpenAI's chats: bytes that are not valid UTF-8 are escaped, `\xf0\x9f`.
-/// A replacement character would be the same for all of them.
-fn escaped(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
-    }
-    text
-}
-
-/// A token in the format of OpenAI's completions: `bytes:\xf0\x9f` if it is not valid UTF-8.
-fn completion_token(bytes: &[u8]) -> String {
-    let text = escaped(bytes);
-    if std::str::from_utf8(bytes).is_ok() { text } else { format!("bytes:{text}") }
 }
 
 /// An answer in one object.
@@ -210,14 +211,14 @@ enum Choice {
         index: usize,
         message: Turn,
         logprobs: Option<Logprobs>,
-        /// `stop` or `length`.
+        /// `stop`, `length`, or `content_filter` if a guard ended it.
         finish_reason: &'static str,
     },
     Text {
         index: usize,
         text: String,
         logprobs: Option<Logprobs>,
-        /// `stop` or `length`.
+        /// `stop`, `length`, or `content_filter` if a guard ended it.
         finish_reason: &'static str,
     },
 }
@@ -227,43 +228,8 @@ enum Choice {
 struct Turn {
     role: &'static str,
     content: String,
-    /// Always null.
+    /// The content, if a guard refused the request; otherwise null.
     refusal: Option<String>,
-}
-
-/// Log-probabilities of the tokens.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-enum Logprobs {
-    Turn {
-        content: Vec<TokenLogprobs>,
-        /// Always null.
-        refusal: Option<String>,
-    },
-    Text {
-        tokens: Vec<String>,
-        token_logprobs: Vec<f32>,
-        top_logprobs: Vec<BTreeMap<String, f32>>,
-        /// In bytes of the answer.
-        text_offset: Vec<usize>,
-    },
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = TokenLogprob)]
-struct TokenLogprobs {
-    #[serde(flatten)]
-    token: Token,
-    top_logprobs: Vec<Token>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = LikelyToken)]
-struct Token {
-    token: String,
-    logprob: f32,
-    #[schema(value_type = Vec<u16>)]
-    bytes: Vec<u8>,
 }
 
 /// Token usage of an answer.
@@ -288,7 +254,12 @@ struct Facts {
     /// The weights are random: the answer has no meaning.
     dummy: bool,
     model: Hashed,
-    timings: Timings,
+    /// Absent if a guard ended the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<Timings>,
+    /// Remarks of a guard; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    guard: Vec<Remark>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -301,9 +272,9 @@ struct Hashed {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = CompletionTimings)]
-struct Timings {
-    queue_ms: f64,
-    compute_ms: f64,
+pub(super) struct Timings {
+    pub(super) queue_ms: f64,
+    pub(super) compute_ms: f64,
 }
 
 impl From<TokenUsage> for Usage {
@@ -318,56 +289,15 @@ impl From<TokenUsage> for Usage {
     }
 }
 
-fn reason(finish: Finish) -> &'static str {
-    match finish {
-        Finish::End | Finish::Stop => "stop",
-        Finish::Length => "length",
-    }
-}
+impl End {
+    /// The end of a request that a guard refused.
+    pub(super) const REFUSED: End = End::Filtered { is_refusal: true };
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn head(form: Form, logprobs: bool) -> Head {
-        Head {
-            form,
-            id: String::new(),
-            created: 0,
-            model: String::new(),
-            hash: "0123456789abcdef".to_owned(),
-            dummy: false,
-            logprobs,
+    fn reason(self) -> &'static str {
+        match self {
+            End::Model(Finish::End | Finish::Stop) => "stop",
+            End::Model(Finish::Length) => "length",
+            End::Filtered { .. } => "content_filter",
         }
-    }
-
-    #[test]
-    fn answer_without_tokens_has_empty_logprobs() {
-        let logprobs_of =
-            |form, is_requested| serde_json::to_value(head(form, is_requested).logprobs(&[])).unwrap();
-        assert_eq!(logprobs_of(Form::Chat, true), json!({ "content": [], "refusal": null }));
-        let empty = json!({ "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": [] });
-        assert_eq!(logprobs_of(Form::Completion, true), empty);
-        assert_eq!(logprobs_of(Form::Chat, false), Value::Null);
-        assert_eq!(logprobs_of(Form::Completion, false), Value::Null);
-    }
-
-    #[test]
-    fn incomplete_utf8_tokens_stay_distinct() {
-        let (one, other) = (b"\xf0\x9f".to_vec(), b"\xe2\x80".to_vec());
-        let top =
-            vec![(one.clone(), -0.5), (other.clone(), -1.0), (b"a".to_vec(), -2.0), (b"a".to_vec(), -9.0)];
-        let token = TokenLogprob { start: 3, bytes: one, logprob: -0.5, top };
-        let logprobs_of =
-            |form| serde_json::to_value(head(form, true).logprobs(std::slice::from_ref(&token))).unwrap();
-        let completion = logprobs_of(Form::Completion);
-        assert_eq!(completion["tokens"], json!(["bytes:\\xf0\\x9f"]));
-        let top = json!({ "bytes:\\xf0\\x9f": -0.5, "bytes:\\xe2\\x80": -1.0, "a": -2.0 });
-        assert_eq!(completion["top_logprobs"], json!([top]));
-        assert_eq!(completion["text_offset"], json!([3]));
-        let chat = logprobs_of(Form::Chat);
-        assert_eq!(chat["content"][0]["token"], "\\xf0\\x9f");
-        assert_eq!(chat["content"][0]["bytes"], json!([0xf0, 0x9f]));
-        assert_eq!(chat["content"][0]["top_logprobs"][1]["token"], "\\xe2\\x80");
     }
 }

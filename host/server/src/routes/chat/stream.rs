@@ -4,20 +4,23 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use http_body::Frame;
-use infer_engine::{Model, Output, Request, Session};
+use infer_engine::TokenUsage;
 use infer_sandbox::{Exhausted, Reservation};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 
-use super::response::Head;
+use super::answer::Turn;
+use super::response::{End, Head};
 use crate::abort::Abort;
 use crate::error::ApiError;
+use crate::routes::guard::answer::Sent;
+use crate::routes::guard::{Guard, Remark};
 
 /// Interval of keep-alive comments in a silent stream: proxies close a stream that is silent for a
 /// minute.
@@ -25,6 +28,17 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A comment of server-sent events, which every client ignores.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
+
+/// A stream beside its answer.
+pub(super) struct Stream {
+    pub(super) head: Head,
+    /// Adds the usage at the end.
+    pub(super) include_usage: bool,
+    /// Remarks on the input.
+    pub(super) remarks: Vec<Remark>,
+    /// Memory of the events that the client has not read.
+    pub(super) unsent: Reservation,
+}
 
 /// Begins to answer. The computation continues until its last event, or until the body is dropped
 /// because the client disconnected; then it is cancelled after the current pass, and its resources
@@ -34,62 +48,51 @@ const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 ///
 /// Errors before the first event, which still have their own status. Later errors, and all errors
 /// after [`KEEP_ALIVE_INTERVAL`], become the stream's last event.
-pub(super) async fn begin(
-    model: Arc<Model>,
-    mut session: Session,
-    request: Request,
-    head: Head,
-    include_usage: bool,
-    deadline: Instant,
-    unsent: Reservation,
-) -> Result<Body, ApiError> {
-    let (pieces, mut written) = unbounded_channel();
+pub(super) async fn begin(turn: Turn, stream: Stream) -> Result<Body, ApiError> {
+    let Stream { head, include_usage, mut remarks, unsent } = stream;
     // Bounded: at most one event per token, which the request limits, and their memory is counted.
     let (sender, receiver) = unbounded_channel();
     let unsent = Arc::new(Mutex::new(unsent));
     let events = Queue { sender, unsent: unsent.clone() };
     let (started, start) = oneshot::channel();
     let computing = async move {
-        let language = super::form::language(&model)?;
-        let answering = language.run(&mut session, request, Some(pieces), deadline);
-        let answering = async { Ok::<_, Exhausted>(answering.await) };
-        let writing = async {
-            let mut started = Some(started);
-            while let Some(piece) = written.recv().await {
-                if let Some(started) = started.take() {
-                    if let Some(event) = head.first() {
-                        events.push(&event)?;
-                    }
-                    let _ = started.send(());
-                }
-                events.push(&head.piece(&piece.text, &piece.logprobs))?;
+        let guard = turn.guard.clone();
+        let text = |of: fn(&Guard) -> &str| guard.as_deref().map_or("", of);
+        let mut started = Some(started);
+        let mut first = || {
+            let Some(started) = started.take() else { return };
+            if let Some(event) = head.first() {
+                events.end(&event);
             }
-            Ok(started)
+            let _ = started.send(());
         };
         // If memory is exhausted, a client that reads slower than events are generated ends the
         // computation.
-        let Ok((answer, started)) = tokio::try_join!(answering, writing) else {
-            return Err(ApiError::busy());
-        };
-        match (answer, started) {
+        let ended = turn
+            .write(|sent| {
+                first();
+                let event = match sent {
+                    Sent::Piece(piece) => head.piece(&piece.text, &piece.extra),
+                    Sent::Redaction(remark) => {
+                        remarks.push(remark);
+                        head.piece(text(Guard::redaction), &[])
+                    }
+                    Sent::Annotation(remark) => {
+                        let event = head.remarks(std::slice::from_ref(&remark));
+                        remarks.push(remark);
+                        event
+                    }
+                };
+                events.push(&event).map_err(|_| ApiError::busy())
+            })
             // Before the first event this is the response, afterwards the last event of the stream.
-            (Err(error), _) => return Err(error.into()),
-            (Ok(answer), started) => {
-                if started.is_some()
-                    && let Some(event) = head.first()
-                {
-                    events.end(&event);
-                }
-                if let Output::Text { finish, .. } = answer.output {
-                    events.end(&head.last(finish));
-                }
-                if include_usage {
-                    events.end(&head.usage(answer.usage));
-                }
-                // Sending fails only if the client has disconnected.
-                let _ = events.sender.send(Bytes::from_static(b"data: [DONE]\n\n"));
-            }
+            .await?;
+        first();
+        if matches!(ended.end, End::Filtered { is_refusal: true }) {
+            events.end(&head.refusal(text(Guard::refusal)));
         }
+        remarks.extend(ended.remark);
+        events.finish(&head, ended.end, &remarks, include_usage.then_some(ended.usage));
         Ok(())
     };
     let mut task = Abort(tokio::spawn(computing));
@@ -101,6 +104,21 @@ pub(super) async fn begin(
         () = sleep(KEEP_ALIVE_INTERVAL) => {}
     }
     Ok(Body::new(Events::new(receiver, unsent, task, KEEP_ALIVE_INTERVAL)))
+}
+
+/// The stream of a request that a guard refused.
+pub(super) fn refused(stream: Stream, refusal: &str) -> Body {
+    let Stream { head, include_usage, remarks, unsent } = stream;
+    let (sender, receiver) = unbounded_channel();
+    let unsent = Arc::new(Mutex::new(unsent));
+    let events = Queue { sender, unsent: unsent.clone() };
+    if let Some(event) = head.first() {
+        events.end(&event);
+    }
+    events.end(&head.refusal(refusal));
+    events.finish(&head, End::REFUSED, &remarks, include_usage.then(TokenUsage::default));
+    let done = Abort(tokio::spawn(async { Ok(()) }));
+    Body::new(Events::new(receiver, unsent, done, KEEP_ALIVE_INTERVAL))
 }
 
 /// Events that the client has not read. They count as request memory until it does.
@@ -122,6 +140,16 @@ impl Queue {
         // Sending fails only if the client has disconnected.
         let _ = self.sender.send(event);
         Ok(())
+    }
+
+    /// Adds the events that end a stream.
+    fn finish(&self, head: &Head, end: End, remarks: &[Remark], usage: Option<TokenUsage>) {
+        self.end(&head.last(end, remarks));
+        if let Some(usage) = usage {
+            self.end(&head.usage(usage));
+        }
+        // Sending fails only if the client has disconnected.
+        let _ = self.sender.send(Bytes::from_static(b"data: [DONE]\n\n"));
     }
 
     /// Adds one of the few events that end a stream, even if the memory budget is exhausted.
