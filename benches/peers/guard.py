@@ -55,7 +55,7 @@ settings = {{ phrases = "no text has this phrase" }}
 
 
 def stream(port: int, number: int, tokens: int) -> tuple[float, list[float], int]:
-    """Streams one answer. Returns the time to its first text, the gaps between texts, and tokens."""
+    """Streams an answer. Returns the time to its first text, gaps between texts, and tokens."""
     body = {
         "model": "chat", "max_tokens": tokens, "seed": number, "temperature": 1, "stream": True,
         "stream_options": {"include_usage": True}, "messages": [{"role": "user", "content": PROMPT.format(number)}],
