@@ -200,7 +200,7 @@ GUESTS ?=
 sandbox-cost: build ## Measure the time and memory of a guest instance: make sandbox-cost GUESTS=FILE
 	$(CARGO) bench --locked --workspace --bench cost -- $(GUESTS)
 
-peers: peers-onnx peers-encoders peers-stock peers-inguest peers-llamacpp ## Compare infer with other runtimes, servers and sandboxes, in alternating rounds
+peers: peers-onnx peers-encoders peers-stock peers-inguest peers-llamacpp peers-genai ## Compare infer with other runtimes, servers and sandboxes, in alternating rounds
 
 peers-onnx: build ## Compare with Python's onnxruntime, on the same tensors and photos; 8 minutes
 	python3 benches/peers/onnx.py
@@ -222,6 +222,9 @@ peers-llamacpp: build ## Compare with llama.cpp and its server: make peers-llama
 	python3 benches/peers/llamacpp.py --folder $(CARGO_TARGET_DIR)/peers build
 	python3 benches/peers/llamacpp.py --folder $(CARGO_TARGET_DIR)/peers bench $(PHI3)
 	python3 benches/peers/llamacpp_server.py --folder $(CARGO_TARGET_DIR)/peers $(PHI3)
+
+peers-genai: build ## Compare with OpenVINO GenAI and onnxruntime-genai on eight layers of a Phi-3 Mini; 10 minutes
+	python3 benches/peers/genai.py
 
 fmt: ## Format the code
 	$(CARGO) fmt --all
