@@ -141,10 +141,15 @@ sanitize: ## Run the kernels' tests under AddressSanitizer, and under Miri if it
 loom: ## Check all interleavings of the thread pool with loom
 	RUSTFLAGS='--cfg loom' $(CARGO) test --release --locked -p infer-kernels --lib --target-dir $(CARGO_TARGET_DIR)/loom -- interleavings
 
-test-arm: ## Run the kernels' tests for 64-bit ARM under qemu, with and without ARM's extensions
+test-arm: qemu ## Run the kernels' tests for 64-bit ARM under qemu, with and without ARM's extensions
+	@scripts/test-arm.sh
+
+count-arm: qemu ## Count the instructions of the kernels' products for 64-bit ARM under qemu
+	@scripts/count-arm.sh
+
+qemu:
 	@command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-gcc >/dev/null || { echo 'installing qemu-user, and the linker and libraries for ARM'; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross >/dev/null; }
-	@scripts/test-arm.sh
 
 accuracy: ## Print the errors of the kernels' products: the table of docs/KERNELS.md
 	$(CARGO) test --release --locked -p infer-kernels --lib -- --nocapture products_stay_within_bound

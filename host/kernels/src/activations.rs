@@ -103,7 +103,10 @@ impl Activations {
     /// Returns the int8 form with one scale per `group` columns, in tiles for `set`.
     pub(crate) fn quantized(&mut self, pool: &Pool, set: InstructionSet, group: usize) -> &Quantized {
         let form = if group == 32 { &mut self.by_32 } else { &mut self.by_256 };
-        let tile = with_simd!(set, S => S::TILE);
+        let tile = with_simd!(set, S => Tile {
+            width: S::TILE,
+            multiple: if self.rows == 1 { 1 } else { S::TOKENS },
+        });
         if !form.made || form.tile != tile {
             form.make(
                 pool,
@@ -119,16 +122,25 @@ impl Activations {
     }
 }
 
+/// Width of tiles in tokens: at most `width`, a multiple of `multiple`.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Tile {
+    width: usize,
+    multiple: usize,
+}
+
 /// Int8 codes with their scales and sums. Tokens are split into tiles of nearly equal width. Within
-/// a tile, the data of one range of columns is contiguous, token after token.
+/// a tile, the data of one range of columns is contiguous, token after token. If the width has to
+/// be even and the number of tokens is odd, a token of zeros follows the last one.
 #[derive(Default)]
 pub(crate) struct Quantized {
     made: bool,
-    tile: usize,
+    tile: Tile,
     rows: usize,
     columns: usize,
     group: usize,
-    /// `[tile][columns / 4][token of the tile][4]`
+    /// `[tile][columns / step][token of the tile][step]`, where a step is 4 columns × the multiple
+    /// of the width.
     codes: Vec<i8>,
     /// `[tile][columns / group][token]`
     scales: Vec<f32>,
@@ -155,15 +167,22 @@ pub(crate) struct TileInput {
 }
 
 impl Quantized {
-    /// Number of tiles.
-    pub(crate) fn tiles(&self) -> usize {
-        self.rows.div_ceil(self.tile)
+    /// Number of tokens.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
     }
 
-    /// Rows of a tile. Widths differ by at most one.
+    /// Number of tiles.
+    pub(crate) fn tiles(&self) -> usize {
+        self.rows.div_ceil(self.tile.width)
+    }
+
+    /// Rows of a tile, including a row of zeros in the last one if the width has to be even. Widths
+    /// differ by at most one multiple.
     pub(crate) fn tile_rows(&self, tile: usize) -> Range<usize> {
-        let tiles = self.tiles();
-        tile * self.rows / tiles..(tile + 1) * self.rows / tiles
+        let (tiles, multiple) = (self.tiles(), self.tile.multiple);
+        let multiples = self.rows.div_ceil(multiple);
+        tile * multiples / tiles * multiple..(tile + 1) * multiples / tiles * multiple
     }
 
     /// Returns pointers to group `group` of the tile with these rows.
@@ -190,7 +209,7 @@ impl Quantized {
         &mut self,
         pool: &Pool,
         set: InstructionSet,
-        tile: usize,
+        tile: Tile,
         values: &[f32],
         rows: usize,
         columns: usize,
@@ -198,7 +217,7 @@ impl Quantized {
     ) {
         debug_assert!(columns.is_multiple_of(group));
         (self.made, self.tile, self.rows, self.columns, self.group) = (true, tile, rows, columns, group);
-        let elements = rows * columns;
+        let elements = rows.next_multiple_of(tile.multiple) * columns;
         grow(&mut self.codes, elements);
         grow(&mut self.scales, elements / group);
         grow(&mut self.sums, elements / if group == 32 { 32 } else { 16 });
@@ -222,7 +241,7 @@ impl Quantized {
             let (tile, part) = (task / parts, task % parts);
             let tokens = this.tile_rows(tile);
             let job = QuantizeTile {
-                values: &values[tokens.start * columns..tokens.end * columns],
+                values: &values[tokens.start * columns..tokens.end.min(rows) * columns],
                 columns,
                 to,
                 group,
@@ -253,7 +272,7 @@ struct Targets {
 }
 
 struct QuantizeTile<'a> {
-    /// `(tokens, columns)`
+    /// `(tokens, columns)`, without a last token of zeros.
     values: &'a [f32],
     columns: usize,
     to: Targets,
@@ -274,17 +293,20 @@ impl QuantizeTile<'_> {
     #[inline(always)]
     unsafe fn quantize<S: Simd, const GROUP: usize>(self) {
         let Self { values, columns, to, groups, tokens, .. } = self;
-        let width = tokens.len();
+        let (width, rows) = (tokens.len(), values.len() / columns);
         for index in groups {
             let base = tokens.start * columns + index * GROUP * width;
             for token in 0..width {
                 let mut codes = [0i8; GROUP];
-                let scale =
-                    quantize::<S, GROUP>(values.as_ptr().add(token * columns + index * GROUP), &mut codes);
-                let to_codes = to.codes.get().cast::<i32>().add(base / 4 + token);
+                let scale = if token < rows {
+                    quantize::<S, GROUP>(values.as_ptr().add(token * columns + index * GROUP), &mut codes)
+                } else {
+                    0.0
+                };
+                let to_codes = to.codes.get().cast::<i32>().add(base / 4 + token * S::TOKENS);
                 for i in 0..GROUP / 4 {
                     to_codes
-                        .add(i * width)
+                        .add(i / S::TOKENS * S::TOKENS * width + i % S::TOKENS)
                         .write_unaligned(codes.as_ptr().add(i * 4).cast::<i32>().read_unaligned());
                 }
                 *to.scales.get().add(base / GROUP + token) = scale;

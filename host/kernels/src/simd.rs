@@ -40,11 +40,15 @@ pub(crate) trait Simd: Copy + 'static {
     const QUERIES: usize;
     /// True if 8-bit codes are signed: `dot` with 8 bits then subtracts their offset of 128 itself.
     const SIGNED_8: bool;
+    /// Number of tokens whose sums share a vector, unless there is one token only. Tiles then have
+    /// a multiple of them, and the input holds as many steps of four columns for each.
+    const TOKENS: usize;
 
     /// Runs `job`, compiled for this instruction set.
     unsafe fn enter<J: Job<Self>>(job: J);
 
-    /// Number of products of unsigned `bits`-bit codes that a partial sum can hold before `end`.
+    /// Number of products of unsigned `bits`-bit codes that a partial sum can hold before `end`:
+    /// `usize::MAX` for any number.
     fn run_length(bits: u32) -> usize;
     /// Returns a partial sum that starts from `sum`, or from zero where `end` adds `sum`.
     unsafe fn begin(sum: Self::I) -> Self::I;

@@ -1,9 +1,6 @@
-//! Decoding of packed weights: one [`Format`] for each quantised type, and [`Unpacked`] for a range
-//! that was expanded to whole bytes once and is used for many tokens. Offsets follow the table in
+//! Decoding of packed weights: one [`Format`] for each quantised type. Offsets follow the table in
 //! `pack`.
 #![allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of `Format`")]
-
-use std::marker::PhantomData;
 
 use crate::WeightType;
 use crate::layout::{Layout, Minima, PANEL, Scale, SubScales, layout};
@@ -24,7 +21,8 @@ pub(crate) trait Format {
     const TOGETHER: usize;
     const OFFSET: i32;
     const MINIMA: Minima;
-    /// Number of tokens from which unpacking pays off; `None` for weights that are unpacked.
+    /// Number of tokens from which unpacking pays off; `None` for weights that are unpacked, whose
+    /// codes are in the order of `Lanes::interleave`.
     const MANY: Option<usize>;
 
     /// Returns the codes of eight columns of a group, in two steps of four.
@@ -37,18 +35,9 @@ pub(crate) trait Format {
     unsafe fn minimum_pair<S: Simd, const V: usize>(group: *const u8, i: usize, row: usize) -> [S::I; V];
 }
 
-#[inline(always)]
-unsafe fn f32_rows<S: Simd, const V: usize>(at: *const u8, row: usize) -> [S::F; V] {
-    let mut values = [S::splat(0.0); V];
-    for (v, value) in values.iter_mut().enumerate() {
-        *value = S::load_f32(at.cast::<f32>().add(row + v * S::LANES));
-    }
-    values
-}
-
 /// Loads four bytes per row.
 #[inline(always)]
-unsafe fn dword_rows<S: Simd, const V: usize>(at: *const u8, row: usize) -> [S::I; V] {
+pub(super) unsafe fn dword_rows<S: Simd, const V: usize>(at: *const u8, row: usize) -> [S::I; V] {
     let mut values = [S::splat_i32(0); V];
     for (v, value) in values.iter_mut().enumerate() {
         *value = S::load(at.add((row + v * S::LANES) * 4));
@@ -229,78 +218,4 @@ unsafe fn power_of_two<S: Simd>(exponent: S::I) -> S::F {
     let half = S::to_f32(S::shr32(exponent, 1));
     let rest = S::sub(S::to_f32(exponent), half);
     S::mul(S::scale_by_power(one, S::add(half, bias)), S::scale_by_power(one, S::add(rest, bias)))
-}
-
-/// Groups of `W` with scales and minima in f32, and one byte per code.
-pub(crate) struct Unpacked<W>(PhantomData<W>);
-
-impl<W: Format> Unpacked<W> {
-    const SCALES: usize = W::GROUP * PANEL;
-    const MINIMUM: usize = Self::SCALES + W::GROUP / W::SUB * PANEL * 4;
-    const PAIRS: usize = match W::MINIMA {
-        Minima::None => Self::MINIMUM,
-        _ => Self::MINIMUM + PANEL * 4,
-    };
-
-    /// Unpacks one group of a panel to `to`, which has room for `Self::BYTES`.
-    #[inline(always)]
-    pub(crate) unsafe fn unpack<S: Simd>(group: *const u8, to: *mut u8) {
-        let f32_to = |at: usize, row: usize| to.add(at + row * 4).cast::<f32>();
-        for row in (0..PANEL).step_by(S::LANES) {
-            for pair in 0..W::GROUP / 8 {
-                let [[first], [second]] = W::codes::<S, 1>(group, pair, row);
-                S::store(to.add(pair * 8 * PANEL + row * 4), first);
-                S::store(to.add((pair * 8 + 4) * PANEL + row * 4), second);
-            }
-            for sub in 0..W::GROUP / W::SUB {
-                let [scale] = W::scale::<S, 1>(group, sub, row);
-                S::store_f32(f32_to(Self::SCALES + sub * PANEL * 4, row), scale);
-            }
-            if !matches!(W::MINIMA, Minima::None) {
-                let [minimum] = W::minimum::<S, 1>(group, row);
-                S::store_f32(f32_to(Self::MINIMUM, row), minimum);
-            }
-            if matches!(W::MINIMA, Minima::SubBlocks) {
-                for i in 0..W::GROUP / W::SUB / 2 {
-                    let [pair] = W::minimum_pair::<S, 1>(group, i, row);
-                    S::store(to.add(Self::PAIRS + (i * PANEL + row) * 4), pair);
-                }
-            }
-        }
-    }
-}
-
-impl<W: Format> Format for Unpacked<W> {
-    const BITS: u32 = W::BITS;
-    const GROUP: usize = W::GROUP;
-    const SUB: usize = W::SUB;
-    const BYTES: usize = match W::MINIMA {
-        Minima::SubBlocks => Self::PAIRS + W::GROUP / W::SUB / 2 * PANEL * 4,
-        _ => Self::PAIRS,
-    };
-    const TOGETHER: usize = 1;
-    const OFFSET: i32 = W::OFFSET;
-    const MINIMA: Minima = W::MINIMA;
-    const MANY: Option<usize> = None;
-
-    #[inline(always)]
-    unsafe fn codes<S: Simd, const V: usize>(group: *const u8, pair: usize, row: usize) -> [[S::I; V]; 2] {
-        let first = group.add(pair * 8 * PANEL);
-        [dword_rows::<S, V>(first, row), dword_rows::<S, V>(first.add(4 * PANEL), row)]
-    }
-
-    #[inline(always)]
-    unsafe fn scale<S: Simd, const V: usize>(group: *const u8, sub: usize, row: usize) -> [S::F; V] {
-        f32_rows::<S, V>(group.add(Self::SCALES + sub * PANEL * 4), row)
-    }
-
-    #[inline(always)]
-    unsafe fn minimum<S: Simd, const V: usize>(group: *const u8, row: usize) -> [S::F; V] {
-        f32_rows::<S, V>(group.add(Self::MINIMUM), row)
-    }
-
-    #[inline(always)]
-    unsafe fn minimum_pair<S: Simd, const V: usize>(group: *const u8, i: usize, row: usize) -> [S::I; V] {
-        dword_rows::<S, V>(group.add(Self::PAIRS + i * PANEL * 4), row)
-    }
 }

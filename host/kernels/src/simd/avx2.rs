@@ -186,6 +186,7 @@ macro_rules! common {
 impl Simd for Avx2 {
     common!();
     const SIGNED_8: bool = true;
+    const TOKENS: usize = 1;
 
     unsafe fn enter<J: Job<Self>>(job: J) {
         enter_avx2(job);
@@ -229,6 +230,7 @@ impl Simd for Avx2 {
 impl Simd for AvxVnni {
     common!();
     const SIGNED_8: bool = false;
+    const TOKENS: usize = 1;
 
     unsafe fn enter<J: Job<Self>>(job: J) {
         enter_avx_vnni(job);
@@ -236,7 +238,7 @@ impl Simd for AvxVnni {
 
     #[inline(always)]
     fn run_length(_bits: u32) -> usize {
-        8
+        usize::MAX
     }
     #[inline(always)]
     unsafe fn begin(sum: __m256i) -> __m256i {

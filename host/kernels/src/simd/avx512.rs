@@ -20,6 +20,7 @@ impl Simd for Avx512Vnni {
     const TILE: usize = 6;
     const QUERIES: usize = 8;
     const SIGNED_8: bool = false;
+    const TOKENS: usize = 1;
 
     unsafe fn enter<J: Job<Self>>(job: J) {
         enter(job);
@@ -27,7 +28,7 @@ impl Simd for Avx512Vnni {
 
     #[inline(always)]
     fn run_length(_bits: u32) -> usize {
-        8
+        usize::MAX
     }
     #[inline(always)]
     unsafe fn begin(sum: __m512i) -> __m512i {

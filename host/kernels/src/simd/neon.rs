@@ -1,5 +1,5 @@
 //! NEON with dot products of bytes: 4 lanes. A second set adds I8MM, which multiplies unsigned
-//! bytes with signed ones.
+//! bytes with signed ones, and small matrices of them.
 //!
 //! Instructions without a stable intrinsic are written as assembly; each block names the extension
 //! that it needs.
@@ -37,7 +37,7 @@ macro_rules! common {
 
         #[inline(always)]
         fn run_length(_bits: u32) -> usize {
-            8
+            usize::MAX
         }
         #[inline(always)]
         unsafe fn begin(sum: int32x4_t) -> int32x4_t {
@@ -213,6 +213,7 @@ macro_rules! common {
 impl Simd for NeonDotprod {
     common!();
     const SIGNED_8: bool = true;
+    const TOKENS: usize = 1;
 
     unsafe fn enter<J: Job<Self>>(job: J) {
         enter_dotprod(job);
@@ -237,6 +238,7 @@ impl Simd for NeonDotprod {
 impl Simd for NeonI8mm {
     common!();
     const SIGNED_8: bool = false;
+    const TOKENS: usize = 2;
 
     unsafe fn enter<J: Job<Self>>(job: J) {
         enter_i8mm(job);
@@ -252,5 +254,55 @@ impl Simd for NeonI8mm {
             options(pure, nomem, nostack, preserves_flags),
         );
         sum
+    }
+}
+
+/// Operations on vectors of two rows and two tokens.
+///
+/// # Safety
+/// As for [`Simd`].
+impl NeonI8mm {
+    /// Adds the products of two rows of eight unsigned codes with two tokens of eight signed bytes:
+    /// `[row 0 · token 0, row 0 · token 1, row 1 · token 0, row 1 · token 1]`.
+    #[inline(always)]
+    pub(crate) unsafe fn dot_matrices(sum: int32x4_t, codes: int32x4_t, input: int32x4_t) -> int32x4_t {
+        let mut sum = sum;
+        asm!(
+            ".arch_extension i8mm",
+            "usmmla {0:v}.4s, {1:v}.16b, {2:v}.16b",
+            inout(vreg) sum, in(vreg) codes, in(vreg) input,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+        sum
+    }
+
+    /// Interleaves lanes: `[a0, b0, a1, b1]` and `[a2, b2, a3, b3]`.
+    #[inline(always)]
+    pub(crate) unsafe fn zip_i32(a: int32x4_t, b: int32x4_t) -> [int32x4_t; 2] {
+        [vzip1q_s32(a, b), vzip2q_s32(a, b)]
+    }
+    #[inline(always)]
+    pub(crate) unsafe fn zip_f32(a: float32x4_t, b: float32x4_t) -> [float32x4_t; 2] {
+        [vzip1q_f32(a, b), vzip2q_f32(a, b)]
+    }
+    /// The inverse of `zip_f32`.
+    #[inline(always)]
+    pub(crate) unsafe fn unzip_f32(a: float32x4_t, b: float32x4_t) -> [float32x4_t; 2] {
+        [vuzp1q_f32(a, b), vuzp2q_f32(a, b)]
+    }
+    /// Loads two numbers and repeats them: `[a, b, a, b]`.
+    #[inline(always)]
+    pub(crate) unsafe fn splat_two_i32(from: *const i32) -> int32x4_t {
+        let two = vld1_s32(from);
+        vcombine_s32(two, two)
+    }
+    #[inline(always)]
+    pub(crate) unsafe fn splat_two_f32(from: *const f32) -> float32x4_t {
+        let two = vld1_f32(from);
+        vcombine_f32(two, two)
+    }
+    #[inline(always)]
+    pub(crate) unsafe fn add_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        vaddq_s32(a, b)
     }
 }
