@@ -35,11 +35,16 @@ def sampled(factors, width, height, **options):
     raise ValueError("no frame")
 
 
-def ycck(width, height):
-    """A file of four channels, declared as luma, chroma and black."""
-    file = bytearray(saved(width, height, "CMYK"))
-    file[file.index(b"Adobe") + 11] = 2
+def transformed(number, file):
+    """The file, with this number for the transform of its colours: 2 is luma, chroma and black."""
+    file = bytearray(file)
+    file[file.index(b"Adobe") + 11] = number
     return bytes(file)
+
+
+def cut_jfif(file):
+    """The file, with a JFIF segment that is too short to count."""
+    return file[:2] + b"\xff\xe0\0\x09JFIF\0\1\1" + file[2:]
 
 
 CASES = [
@@ -49,7 +54,7 @@ CASES = [
     saved(45, 35, "L"),
     saved(45, 35, keep_rgb=True),
     saved(45, 35, "CMYK"),
-    ycck(45, 35),
+    transformed(2, saved(45, 35, "CMYK")),
     saved(45, 35, subsampling="4:2:0", progressive=True),
     saved(45, 35, subsampling="4:4:4", progressive=True, quality=97),
     saved(45, 35, "L", progressive=True),
@@ -63,6 +68,10 @@ CASES = [
     saved(3, 5, subsampling="4:2:0"),
     saved(1, 1, subsampling="4:2:2"),
     saved(64, 48, subsampling="4:2:0", quality=40),
+    transformed(1, saved(45, 35, "CMYK")),
+    transformed(0, saved(45, 35, "CMYK")),
+    transformed(1, saved(45, 35, keep_rgb=True)),
+    cut_jfif(saved(45, 35, keep_rgb=True)),
 ]
 
 

@@ -147,7 +147,9 @@ impl<'f> Jpeg<'f> {
         if self.frame.is_progressive {
             self.frame.transform();
         }
-        Ok((pixels::pixels(&self.frame, self.colors, scale, window), !is_whole))
+        let is_damaged =
+            !is_whole || self.frame.components.iter().any(|component| component.part.is_excessive);
+        Ok((pixels::pixels(&self.frame, self.colors, scale, window), is_damaged))
     }
 
     /// Decodes all scans. Returns `None` if something is missing or invalid.
@@ -169,14 +171,16 @@ impl<'f> Jpeg<'f> {
                         continue;
                     };
                     (rest, is_whole) = (behind, is_whole && is_intact);
-                    // Data after a complete sequential picture is not part of it.
-                    if !self.frame.is_progressive && self.frame.is_complete() {
+                    // Data after a sequential picture of one scan is not part of it. If there are
+                    // several scans, decoders read them all, and the last one of a component counts.
+                    if !self.frame.is_progressive && self.scans == 1 && self.frame.is_complete() {
                         return is_whole.then_some(());
                     }
                 }
                 0xc4 | 0xdb | 0xdd => is_whole &= self.tables.read(marker, segment).is_some(),
-                0xc0..=0xcf => return None,
-                _ => {}
+                0xdc | 0xe0..=0xef | 0xfe => {}
+                // Another picture, or a marker at which other decoders give up.
+                _ => return None,
             }
         }
     }

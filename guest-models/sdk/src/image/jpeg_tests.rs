@@ -13,9 +13,9 @@ macro_rules! photo {
     };
 }
 
-/// True if a file of this size is not damaged, at each scale.
-fn is_whole(file: &[u8], size: (u32, u32)) -> bool {
-    let is_whole = |scale: u32| {
+/// For each scale, true if a file of this size is not damaged.
+fn are_whole(file: &[u8], size: (u32, u32)) -> [bool; 4] {
+    [1, 2, 4, 8].map(|scale| {
         let Ok(jpeg) = Jpeg::open(file) else { return false };
         if jpeg.size() != size {
             return false;
@@ -23,8 +23,12 @@ fn is_whole(file: &[u8], size: (u32, u32)) -> bool {
         let (width, height) = jpeg.scaled(scale);
         let window = Region { left: 0, top: 0, width, height };
         jpeg.decode(scale, window, 1 << 27).is_ok_and(|(_, is_damaged)| !is_damaged)
-    };
-    let all = [1, 2, 4, 8].map(is_whole);
+    })
+}
+
+/// True if a file of this size is not damaged, at each scale.
+fn is_whole(file: &[u8], size: (u32, u32)) -> bool {
+    let all = are_whole(file, size);
     assert!(all.iter().all(|&each| each == all[0]), "{all:?}");
     all[0]
 }
@@ -118,7 +122,7 @@ fn mutated_files_do_not_panic() {
                 let at = (usize::from(next()) << 8 | usize::from(next())) % file.len();
                 file[at] = next();
             }
-            is_whole(&file, SIZE);
+            are_whole(&file, SIZE);
         }
     }
     // The number of scans is limited as in the decoder.
@@ -126,6 +130,142 @@ fn mutated_files_do_not_panic() {
     let many = PROGRESSIVE[scan..PROGRESSIVE.len() - 2].repeat(10_000);
     let many = replaced(PROGRESSIVE, PROGRESSIVE.len() - 2, PROGRESSIVE.len() - 2, &many);
     assert!(!is_whole(&many, SIZE));
+}
+
+/// A scan: its components, its band (first and last coefficient, bits), and its codes.
+type Scan<'s> = (&'s [u8], [u8; 3], &'s str);
+
+/// A file of 8 by 8 pixels whose `frame` has this marker, with quantisation by 1. The codes 00, 01
+/// and 10 stand for DC differences of 0, 12 and 15 bits. The code 0 ends a block; 10, 110 and 1110
+/// stand for coefficients of 1, 4 and 15 bits.
+fn tiny(frame: u8, components: u8, scans: &[Scan<'_>]) -> Vec<u8> {
+    let mut file = vec![0xff, 0xd8, 0xff, 0xdb, 0, 67, 0];
+    file.extend([1; 64]);
+    file.extend([0xff, frame, 0, 8 + 3 * components, 8, 0, 8, 0, 8, components]);
+    (1..=components).for_each(|id| file.extend([id, 0x11, 0]));
+    file.extend([0xff, 0xc4, 0, 22, 0x00, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 15]);
+    file.extend([0xff, 0xc4, 0, 23, 0x10, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 4, 15]);
+    for (ids, band, codes) in scans {
+        file.extend([0xff, 0xda, 0, 6 + 2 * ids.len() as u8, ids.len() as u8]);
+        ids.iter().for_each(|&id| file.extend([id, 0]));
+        file.extend(band);
+        for byte in codes.as_bytes().chunks(8) {
+            let bit = |at: usize| byte.get(at).is_none_or(|&bit| bit == b'1');
+            let byte = (0..8).fold(0, |byte, at| byte << 1 | u8::from(bit(at)));
+            file.push(byte);
+            file.extend((byte == 0xff).then_some(0));
+        }
+    }
+    [&file, &[0xff, 0xd9][..]].concat()
+}
+
+const FIRST_PIXEL: Region = Region { left: 0, top: 0, width: 1, height: 1 };
+
+/// Level of the first pixel at a scale, and true if the file is damaged.
+fn first_pixel(file: &[u8], scale: u32) -> (u8, bool) {
+    let (pixels, is_damaged) = Jpeg::open(file).unwrap().decode(scale, FIRST_PIXEL, 1 << 27).unwrap();
+    (rgb(&pixels)[0], is_damaged)
+}
+
+/// Coefficients of a sequential scan.
+const ALL: [u8; 3] = [0, 63, 0];
+
+#[test]
+fn last_scan_of_a_component_counts() {
+    // A block of the mean 0, one of 2,048 / 8 levels above it, and one of as many below it.
+    let (grey, white, black) = ("000", "011000000000000", "010111111111110");
+    let planes: [Scan<'_>; 3] = [(&[1], ALL, grey), (&[2], ALL, grey), (&[3], ALL, grey)];
+    assert_eq!(first_pixel(&tiny(0xc0, 3, &planes), 8), (128, false));
+    for (again, level) in [(white, 255), (black, 0)] {
+        let file = tiny(0xc0, 3, &[&planes[..], &[(&[1], ALL, again)]].concat());
+        assert_eq!(first_pixel(&file, 8), (level, true), "{again}");
+    }
+    // Decoders stop after a scan of all components.
+    let twice = [(&[1][..], ALL, grey), (&[1], ALL, white)];
+    assert_eq!(first_pixel(&tiny(0xc0, 1, &twice), 8), (128, false));
+    assert!(first_pixel(&tiny(0xc0, 3, &[(&[1, 1, 1], ALL, "000000000")]), 8).1);
+}
+
+#[test]
+fn excessive_samples_are_damage() {
+    // Eight times the difference to the middle: 510 * 8, 511.5 * 8, 2,048 * 8.
+    for (dc, is_damaged) in [("01111111110000", false), ("01111111111100", true), ("10100000000000000", true)]
+    {
+        for scale in [8, 4, 2, 1] {
+            let blocks = ["0", "1000"].map(|ac| [dc, ac].concat());
+            for codes in blocks {
+                let file = tiny(0xc0, 1, &[(&[1], ALL, &codes)]);
+                assert_eq!(first_pixel(&file, scale), (255, is_damaged), "{codes}, scale {scale}");
+            }
+        }
+    }
+    // An AC coefficient of 16,384, for the scales that read it.
+    let file = tiny(0xc0, 1, &[(&[1], ALL, "0011101000000000000000")]);
+    assert_eq!([8, 4, 2, 1].map(|scale| first_pixel(&file, scale).1), [true, true, true, false]);
+}
+
+#[test]
+fn scans_out_of_order_are_damage() {
+    const DC: Scan<'_> = (&[1], [0, 0, 0], "00");
+    let dc = |bits: u8, codes: &'static str| (&[1][..], [0, 0, bits], codes);
+    let ac = |bits: u8, codes: &'static str| (&[1][..], [1, 63, bits], codes);
+    for (scans, is_good) in [
+        (&[DC][..], true),
+        (&[dc(0x01, "00"), dc(0x10, "0")], true),
+        (&[dc(0x0d, "00")], true),
+        (&[dc(0x0e, "00")], false),
+        (&[DC, DC], false),
+        (&[DC, dc(0x10, "0")], false),
+        (&[dc(0x02, "00"), dc(0x10, "0")], false),
+        (&[dc(0x02, "00"), dc(0x20, "0")], false),
+        (&[dc(0x10, "0"), DC], false),
+        (&[ac(0, "0"), DC], true),
+        (&[DC, ac(0, "0"), ac(0, "0")], false),
+        (&[DC, ac(0x01, "0"), ac(0x10, "0")], true),
+        (&[DC, ac(0x01, "0"), ac(0x10, "0"), ac(0x10, "0")], false),
+        (&[DC, (&[1], [1, 5, 0], "0"), (&[1], [6, 63, 0], "0")], true),
+        (&[DC, (&[1], [1, 5, 0], "0"), (&[1], [5, 63, 0], "0")], false),
+    ] {
+        let file = tiny(0xc2, 1, scans);
+        // Without a valid scan there is no picture.
+        let is_whole = Jpeg::open(&file).unwrap().decode(8, FIRST_PIXEL, 1 << 27).is_ok_and(|found| !found.1);
+        assert_eq!(is_whole, is_good, "{scans:?}");
+    }
+}
+
+#[test]
+fn coefficient_too_large_for_its_bits_is_zero() {
+    // 8 << 13 does not fit into 16 bits. Neither that nor its refinement, which is a single end of
+    // the block, changes the picture.
+    let scans = [(&[1][..], [0, 0, 0], "00"), (&[1], [1, 1, 0x0d], "1101000"), (&[1], [1, 1, 0xdc], "0")];
+    assert_eq!(first_pixel(&tiny(0xc2, 1, &scans), 8), (128, false));
+}
+
+#[test]
+fn segments_that_other_decoders_reject_are_damage() {
+    let good = tiny(0xc2, 1, &[(&[1], [0, 0, 0], "00")]);
+    let end = good.len() - 2;
+    for (segment, is_good) in [
+        (&[0xff, 0xfe, 0, 2][..], true),
+        (&[0xff, 0xe5, 0, 2], true),
+        (&[0xff, 0xdd, 0, 4, 0, 0], true),
+        (&[0xff, 0xdd, 0, 5, 0, 0, 0], false),
+        (&[0xff, 0xd8], false),
+        (&[0xff, 0x02, 0, 2], false),
+        (&[0xff, 0xcc, 0, 2], false),
+        // A table of neither DC nor AC codes.
+        (&[0xff, 0xc4, 0, 19, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], false),
+    ] {
+        let file = replaced(&good, end, end, segment);
+        assert_eq!(first_pixel(&file, 8), (128, !is_good), "{segment:?}");
+    }
+    // Headers of a frame and a scan with a byte more than they need.
+    for marker in [0xc2, 0xda] {
+        let at = good.windows(2).position(|bytes| bytes == [0xff, marker]).unwrap() + 3;
+        let mut file = replaced(&good, at + usize::from(good[at]) - 1, at + usize::from(good[at]) - 1, &[0]);
+        file[at] += 1;
+        assert!(!is_whole(&file, (8, 8)), "{marker:x}");
+    }
 }
 
 /// Pixels as red, green and blue, row by row.
@@ -171,7 +311,7 @@ fn decoded(file: &[u8], scale: u32, window: Region) -> Vec<u8> {
 #[test]
 fn pixels_equal_libjpeg() {
     let goldens = goldens();
-    assert_eq!(goldens.len(), 20);
+    assert_eq!(goldens.len(), 24);
     for (number, golden) in goldens.iter().enumerate() {
         let (width, height) = golden.size;
         for (scale, expected) in golden.pixels {

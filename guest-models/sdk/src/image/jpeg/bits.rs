@@ -1,6 +1,26 @@
 //! Markers, bits and Huffman codes of a JPEG file.
 
-/// Codes of up to 16 bits and their values.
+/// A Huffman table of a file: the number of codes of each length, and their values in order.
+pub(super) struct Codes {
+    counts: [u8; 16],
+    values: [u8; 256],
+}
+
+impl Codes {
+    /// Reads a table, and returns the data after it; `None` if it is invalid.
+    pub(super) fn read(segment: &[u8]) -> Option<(Codes, &[u8])> {
+        let (counts, rest) = segment.split_first_chunk::<16>()?;
+        let total = counts.iter().map(|&count| usize::from(count)).sum();
+        let (found, rest) = rest.split_at_checked(total)?;
+        let mut values = [0; 256];
+        values.get_mut(..total)?.copy_from_slice(found);
+        // Each length has twice the codes that the one before left.
+        counts.iter().try_fold(1_u32, |left, &count| (2 * left).checked_sub(count.into()))?;
+        Some((Codes { counts: *counts, values }, rest))
+    }
+}
+
+/// Lookup tables of Huffman codes.
 pub(super) struct Table {
     /// By the next bits: length, and value from bit 8; 0 if the code is longer.
     short: Box<[u16; 1 << SHORT_BITS]>,
@@ -11,7 +31,6 @@ pub(super) struct Table {
     /// coefficients' bits; number of those coefficients from bit 4, and from bit 10 if a code ends
     /// the block. 0 if they contain none, or if the picture is too small for it to pay.
     skips: Box<[u16; 1 << SKIP_BITS]>,
-    can_skip: bool,
     /// By length: the first code after those of this length, and its index minus that code.
     ends: [(u32, i32); 17],
     values: [u8; 256],
@@ -24,31 +43,21 @@ const SHORT_BITS: u32 = 10;
 const SKIP_BITS: u32 = 12;
 
 impl Table {
-    pub(super) fn read(segment: &[u8]) -> Option<(Table, &[u8])> {
-        let (counts, rest) = segment.split_first_chunk::<16>()?;
-        let total = counts.iter().map(|&count| usize::from(count)).sum();
-        let (found, rest) = rest.split_at_checked(total)?;
-        let mut values = [0; 256];
-        values.get_mut(..total)?.copy_from_slice(found);
-        let (short, coefficients) = (Box::new([0; 1 << SHORT_BITS]), Box::new([0; 1 << SHORT_BITS]));
+    /// Computes the tables, with those to skip coefficients if many blocks follow.
+    pub(super) fn new(codes: &Codes, has_many_blocks: bool) -> Table {
         let mut table = Table {
-            short,
-            coefficients,
+            short: Box::new([0; 1 << SHORT_BITS]),
+            coefficients: Box::new([0; 1 << SHORT_BITS]),
             skips: Box::new([0; 1 << SKIP_BITS]),
-            can_skip: false,
             ends: [(0, 0); 17],
-            values,
+            values: codes.values,
         };
         let (mut code, mut index) = (0_u32, 0_u32);
-        for (length, &count) in (1_u32..).zip(counts) {
+        for (length, &count) in (1_u32..).zip(&codes.counts) {
             for _ in 0..count {
-                // There are more codes than this length permits.
-                if code >> length != 0 {
-                    return None;
-                }
                 if length <= SHORT_BITS {
                     let free = SHORT_BITS - length;
-                    let entry = u16::from(values[index as usize]) << 8 | length as u16;
+                    let entry = u16::from(codes.values[index as usize]) << 8 | length as u16;
                     table.short[(code << free) as usize..][..1 << free].fill(entry);
                 }
                 (code, index) = (code + 1, index + 1);
@@ -64,36 +73,33 @@ impl Table {
                 *entry = signed(bits, size) << 16 | (zeros << 8 | (length + size)) as i32;
             }
         }
-        Some((table, rest))
-    }
-
-    /// Prepares to skip coefficients of many blocks.
-    pub(super) fn prepare_skips(&mut self) {
-        if std::mem::replace(&mut self.can_skip, true) {
-            return;
-        }
-        let entry = |next: u32| {
-            let (mut bits, mut count) = (0, 0);
-            loop {
-                let short = next << (32 - SKIP_BITS) << bits >> (32 - SHORT_BITS);
-                let short = u32::from(self.short[short as usize]);
-                let (length, zeros, size) = (short & 0xff, short >> 12, short >> 8 & 15);
-                if short == 0 || bits + length + size > SKIP_BITS {
-                    return (count << 4 | bits) as u16;
-                }
-                bits += length + size;
-                if size == 0 && zeros < 15 {
-                    return (1 << 10 | count << 4 | bits) as u16;
-                }
-                if count + zeros + 1 > 63 {
-                    return (count << 4 | (bits - length - size)) as u16;
-                }
-                count += zeros + 1;
+        if has_many_blocks {
+            for (next, skip) in (0..).zip(table.skips.iter_mut()) {
+                *skip = skipped(&table.short, next);
             }
-        };
-        for (next, skip) in (0..).zip(self.skips.iter_mut()) {
-            *skip = entry(next);
         }
+        table
+    }
+}
+
+/// The entry of [`Table::skips`] for the next bits.
+fn skipped(short: &[u16; 1 << SHORT_BITS], next: u32) -> u16 {
+    let (mut bits, mut count) = (0, 0);
+    loop {
+        let code = next << (32 - SKIP_BITS) << bits >> (32 - SHORT_BITS);
+        let code = u32::from(short[code as usize]);
+        let (length, zeros, size) = (code & 0xff, code >> 12, code >> 8 & 15);
+        if code == 0 || bits + length + size > SKIP_BITS {
+            return (count << 4 | bits) as u16;
+        }
+        bits += length + size;
+        if size == 0 && zeros < 15 {
+            return (1 << 10 | count << 4 | bits) as u16;
+        }
+        if count + zeros + 1 > 63 {
+            return (count << 4 | (bits - length - size)) as u16;
+        }
+        count += zeros + 1;
     }
 }
 

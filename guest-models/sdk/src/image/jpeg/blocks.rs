@@ -2,15 +2,34 @@
 
 use super::bits::{Bits, Table};
 
-/// Coefficients in a scan.
+/// Highest position of a scan's lowest bit, as in libjpeg.
+const MAX_SHIFT: u32 = 13;
+
+/// Coefficients in a scan, and their bits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Band {
     pub(super) first: u32,
     pub(super) last: u32,
-    /// True if the scan adds a bit to coefficients of earlier scans.
-    pub(super) refines: bool,
+    /// Position of the lowest bit in the scan before, if this one adds a bit to its coefficients.
+    pub(super) before: Option<u32>,
     /// Position of the scan's lowest bit.
     pub(super) shift: u32,
+}
+
+impl Band {
+    /// All bits of all coefficients.
+    pub(super) const SEQUENTIAL: Band = Band { first: 0, last: 63, before: None, shift: 0 };
+
+    /// Reads the end of a scan's header in a progressive file; `None` if it is invalid.
+    pub(super) fn read([first, last, bits]: [u8; 3], components: usize) -> Option<Band> {
+        let is_valid = match first {
+            0 => last == 0,
+            _ => first <= last && last < 64 && components == 1,
+        };
+        let (before, shift) = (Some(u32::from(bits >> 4)).filter(|&bit| bit > 0), u32::from(bits & 15));
+        let is_valid = is_valid && shift <= MAX_SHIFT && before.is_none_or(|before| before == shift + 1);
+        is_valid.then_some(Band { first: first.into(), last: last.into(), before, shift })
+    }
 }
 
 /// Coefficients of a block of a progressive file: the first few in the order of scans, and which of
@@ -20,19 +39,19 @@ pub(super) struct Stored<'c> {
     pub(super) nonzero: &'c mut u64,
 }
 
-/// Reads the mean of a block, as the difference to the mean of the block before.
+/// Reads the DC coefficient of a block, as the difference to that of the block before.
 #[inline(always)]
-pub(super) fn mean(bits: &mut Bits<'_>, table: &Table, before: &mut i32) -> Option<i16> {
+pub(super) fn dc(bits: &mut Bits<'_>, table: &Table, before: &mut i16) -> Option<i16> {
     let (0, difference) = bits.coefficient(table)? else { return None };
-    *before = before.wrapping_add(difference);
-    Some(*before as i16)
+    *before = i16::try_from(i32::from(*before) + difference).ok()?;
+    Some(*before)
 }
 
-/// Reads the other coefficients of a block in a sequential file, stores the first ones in
+/// Reads the AC coefficients of a block in a sequential file, stores the first ones in
 /// `coefficients`, in the order of scans, and returns the number of those up to the last that is
 /// not 0.
 #[inline(always)]
-pub(super) fn others(bits: &mut Bits<'_>, table: &Table, coefficients: &mut [i16]) -> Option<usize> {
+pub(super) fn ac(bits: &mut Bits<'_>, table: &Table, coefficients: &mut [i16]) -> Option<usize> {
     let (mut at, mut used) = (1, 1);
     while at < coefficients.len() {
         let (zeros, value) = bits.coefficient(table)?;
@@ -59,16 +78,16 @@ pub(super) fn others(bits: &mut Bits<'_>, table: &Table, coefficients: &mut [i16
 /// Reader of the blocks of a scan of one component of a progressive file, in order.
 pub(super) struct Progressive {
     pub(super) band: Band,
-    /// Number of following blocks without codes of their own.
-    pub(super) run: u32,
+    /// Number of following blocks without codes of their own (EOB run).
+    pub(super) eob_run: u32,
 }
 
 impl Progressive {
     /// Reads the first bits of coefficients.
     pub(super) fn first(&mut self, bits: &mut Bits<'_>, table: &Table, block: Stored<'_>) -> Option<()> {
         let Stored { coefficients, nonzero } = block;
-        if self.run > 0 {
-            self.run -= 1;
+        if self.eob_run > 0 {
+            self.eob_run -= 1;
             return Some(());
         }
         let mut at = self.band.first;
@@ -76,7 +95,7 @@ impl Progressive {
             match bits.coefficient(table)? {
                 (15, 0) => at += 16,
                 (length, 0) => {
-                    self.run = (1 << length) - 1 + bits.take(length);
+                    self.eob_run = (1 << length) - 1 + bits.take(length);
                     break;
                 }
                 (zeros, value) => {
@@ -84,10 +103,12 @@ impl Progressive {
                     if at > self.band.last {
                         return None;
                     }
+                    // A number that is too large may become 0.
+                    let value = (value << self.band.shift) as i16;
                     if let Some(coefficient) = coefficients.get_mut(at as usize) {
-                        *coefficient = (value << self.band.shift) as i16;
+                        *coefficient = value;
                     }
-                    *nonzero |= 1 << at;
+                    *nonzero |= u64::from(value != 0) << at;
                     at += 1;
                 }
             }
@@ -100,13 +121,13 @@ impl Progressive {
         let Stored { coefficients, nonzero } = block;
         let bit = 1_i32 << self.band.shift;
         let mut at = self.band.first;
-        while self.run == 0 && at <= self.band.last {
+        while self.eob_run == 0 && at <= self.band.last {
             let symbol = bits.symbol(table)?;
             let (zeros, size) = (symbol >> 4, symbol & 15);
             let value = match (zeros, size) {
                 (15, 0) => 0,
                 (length, 0) => {
-                    self.run = (1 << length) + bits.take(length);
+                    self.eob_run = (1 << length) + bits.take(length);
                     break;
                 }
                 (_, 1) if bits.take(1) == 1 => bit,
@@ -128,9 +149,9 @@ impl Progressive {
             }
             at += 1;
         }
-        if self.run > 0 {
+        if self.eob_run > 0 {
             refine(bits, coefficients, *nonzero, at..self.band.last + 1, bit);
-            self.run -= 1;
+            self.eob_run -= 1;
         }
         Some(())
     }

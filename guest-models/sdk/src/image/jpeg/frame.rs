@@ -21,8 +21,9 @@ pub(super) struct Component {
     pub(super) table: u8,
     /// The table, as it was at the first scan.
     pub(super) quantisation: Option<Box<[u16; 64]>>,
-    /// True if a scan contained the mean of each block.
-    pub(super) has_means: bool,
+    /// Position of the lowest bit that the scans so far contain of each coefficient, in the order of
+    /// scans; `None` before the first one.
+    pub(super) lowest_bits: [Option<u32>; 64],
     /// Blocks that a scan of all components has.
     pub(super) grid: (u32, u32),
     /// Bits of the nonzero coefficients of each block of the grid, in a progressive file.
@@ -45,6 +46,8 @@ pub(super) struct Part {
     pub(super) coefficients: Vec<i16>,
     /// Samples row by row, of whole blocks.
     pub(super) samples: Vec<u8>,
+    /// True if a sample is so far out of range that decoders differ in it.
+    pub(super) is_excessive: bool,
 }
 
 /// Sample of a component without data.
@@ -59,16 +62,17 @@ impl Frame {
             sampling: (u32::from(component[1] >> 4), u32::from(component[1] & 15)),
             table: component[2],
             quantisation: None,
-            has_means: false,
+            lowest_bits: [None; 64],
             grid: (0, 0),
             nonzero: Vec::new(),
             part: Part::default(),
         };
+        if components.len() != 3 * usize::from(*count) {
+            return None;
+        }
         let mut components: Vec<_> = components.chunks_exact(3).map(read).collect();
         let is_valid = |&(x, y): &(u32, u32)| (1..=4).contains(&x) && (1..=4).contains(&y);
-        if components.len() != usize::from(*count)
-            || !components.iter().all(|component| is_valid(&component.sampling))
-        {
+        if !components.iter().all(|component| is_valid(&component.sampling)) {
             return None;
         }
         let max = |axis: fn(&Component) -> u32| components.iter().map(axis).max();
@@ -88,9 +92,9 @@ impl Frame {
         self.components.first().is_some_and(|first| first.sampling != self.max)
     }
 
-    /// True if each component has a mean for each of its blocks.
+    /// True if the scans contained DC coefficients of each component.
     pub(super) fn is_complete(&self) -> bool {
-        self.components.iter().all(|component| component.has_means)
+        self.components.iter().all(|component| component.lowest_bits[0].is_some())
     }
 
     /// Number of blocks of a component along both axes, in a scan of that component only.
@@ -225,7 +229,7 @@ impl Part {
         let (stride, side) = (self.stride(), self.side as usize);
         let start = (y - self.from.1) as usize * side * stride + (x - self.from.0) as usize * side;
         let rows = &mut self.samples[start..];
-        transform::samples(coefficients, quantisation, self.side, rows, stride);
+        self.is_excessive |= transform::samples(coefficients, quantisation, self.side, rows, stride);
     }
 
     /// A row of samples of the whole component at the scale, clamped to its height, and the number

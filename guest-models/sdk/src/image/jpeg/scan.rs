@@ -1,17 +1,17 @@
 //! Scans: the blocks of one or several components in order, between restart markers.
 
+use std::array::from_fn;
 use std::ops::Range;
 
 use super::Jpeg;
-use super::bits::{Bits, Table, next_marker};
+use super::bits::{Bits, Codes, Table, next_marker};
 use super::blocks::{self, Band, Progressive, Stored};
 use super::frame::{Component, Frame};
-use super::segments::Tables;
 
 /// Maximum number of scans in a file. Encoders write up to ten.
 const MAX_SCANS: u32 = 100;
 
-/// Number of blocks from which tables for skipping coefficients pay.
+/// Number of blocks of a component from which tables for skipping coefficients pay.
 const MANY_BLOCKS: u32 = 20_000;
 
 /// A component in a scan, with the indices of its tables.
@@ -19,15 +19,16 @@ struct Part {
     component: usize,
     dc: usize,
     ac: usize,
-    /// Mean of the block before.
-    mean: i32,
+    /// DC coefficient of the block before.
+    dc_before: i16,
 }
 
 /// A scan in progress.
 struct Scan<'s, 'f> {
     bits: Bits<'f>,
     frame: &'s mut Frame,
-    tables: &'s Tables,
+    dc: [Option<Table>; 4],
+    ac: [Option<Table>; 4],
     parts: Vec<Part>,
     blocks: Progressive,
     has_blocks: &'s mut bool,
@@ -46,45 +47,53 @@ impl Jpeg<'_> {
         let part = |selector: &[u8]| {
             let component = frame.components.iter().position(|component| component.id == selector[0])?;
             let (dc, ac) = (usize::from(selector[1] >> 4), usize::from(selector[1] & 15));
-            Some(Part { component, dc, ac, mean: 0 })
+            Some(Part { component, dc, ac, dc_before: 0 })
         };
         let parts = selectors.chunks_exact(2).map(part).collect::<Option<Vec<_>>>()?;
-        let [first, last, bits] = *band.first_chunk::<3>()?;
-        let (refines, shift) = (bits >> 4 != 0, u32::from(bits & 15));
+        let band: [u8; 3] = band.try_into().ok()?;
         let band = match frame.is_progressive {
-            true => Band { first: first.into(), last: last.into(), refines, shift },
-            false => Band { first: 0, last: 63, refines: false, shift: 0 },
+            true => Band::read(band, parts.len())?,
+            false => Band::SEQUENTIAL,
         };
-        let is_valid = match (frame.is_progressive, band.first) {
-            (false, _) => true,
-            (true, 0) => band.last == 0,
-            (true, first) => first <= band.last && band.last < 64 && parts.len() == 1,
-        };
-        if self.scans > MAX_SCANS || !is_valid || parts.is_empty() || parts.len() > 4 {
+        if self.scans > MAX_SCANS || parts.is_empty() || parts.len() > 4 {
             return None;
         }
+        let mut is_next = true;
         for part in &parts {
             let component = &mut frame.components[part.component];
+            // Decoders differ in bits that a file contains twice, or out of order.
+            for lowest in &mut component.lowest_bits[band.first as usize..=band.last as usize] {
+                is_next &= *lowest == band.before;
+                *lowest = Some(band.shift);
+            }
             if component.quantisation.is_none() {
                 component.quantisation = self.tables.quantisation.get(usize::from(component.table))?.clone();
                 component.quantisation.as_ref()?;
             }
-            let is_large = component.grid.0 * component.grid.1 >= MANY_BLOCKS;
-            if let (true, false, Some(Some(table))) =
-                (is_large, frame.is_progressive, self.tables.ac.get_mut(part.ac))
-            {
-                table.prepare_skips();
-            }
         }
-        let tables = &self.tables;
-        let (bits, blocks) = (Bits::new(data), Progressive { band, run: 0 });
-        let has_blocks = &mut self.has_blocks;
-        let mut scan = Scan { bits, frame, tables, parts, blocks, has_blocks, block: [0; 64] };
-        let is_whole = scan.intervals(tables.restart_interval);
-        if band.first == 0 && !band.refines {
-            scan.parts.iter().for_each(|part| scan.frame.components[part.component].has_means = true);
-        }
-        Some((scan.bits.rest(), is_whole))
+        let is_large = parts.iter().any(|part| {
+            let (width, height) = frame.components[part.component].grid;
+            width * height >= MANY_BLOCKS
+        });
+        let is_used = |index: usize, of: fn(&Part) -> usize| parts.iter().any(|part| of(part) == index);
+        let tables = |codes: &[Option<Codes>; 4], of: fn(&Part) -> usize, has_many_blocks: bool| {
+            from_fn(|index| {
+                let codes = codes[index].as_ref().filter(|_| is_used(index, of))?;
+                Some(Table::new(codes, has_many_blocks))
+            })
+        };
+        let mut scan = Scan {
+            bits: Bits::new(data),
+            dc: tables(&self.tables.dc, |part| part.dc, false),
+            ac: tables(&self.tables.ac, |part| part.ac, is_large && !frame.is_progressive),
+            frame,
+            parts,
+            blocks: Progressive { band, eob_run: 0 },
+            has_blocks: &mut self.has_blocks,
+            block: [0; 64],
+        };
+        let is_whole = scan.intervals(self.tables.restart_interval);
+        Some((scan.bits.rest(), is_whole && is_next))
     }
 }
 
@@ -117,37 +126,37 @@ impl<'f> Scan<'_, 'f> {
             };
             is_whole &= missing == 0;
             first = end + missing * interval;
-            self.blocks.run = 0;
-            self.parts.iter_mut().for_each(|part| part.mean = 0);
+            self.blocks.eob_run = 0;
+            self.parts.iter_mut().for_each(|part| part.dc_before = 0);
         }
     }
 
-    /// Decodes units: blocks, or one group of blocks of each component; a row has `width` of them.
+    /// Decodes units (MCU): blocks, or one group of blocks of each component; a row has `width` of them.
     fn units(&mut self, units: Range<u32>, width: u32) -> Option<()> {
         if let ([part], true) = (&mut *self.parts, self.frame.is_progressive) {
             let component = &mut self.frame.components[part.component];
-            return match (self.blocks.band.first, self.tables.ac.get(part.ac)) {
-                (0, _) => self.means(units, width),
+            return match (self.blocks.band.first, self.ac.get(part.ac)) {
+                (0, _) => self.progressive_dc(units, width),
                 (_, Some(Some(table))) => {
                     let blocks = &mut self.blocks;
-                    progressive(&mut self.bits, blocks, component, table, units, width)?;
+                    progressive_ac(&mut self.bits, blocks, component, table, units, width)?;
                     *self.has_blocks = true;
                     Some(())
                 }
                 _ => None,
             };
         }
-        if self.frame.is_progressive { self.means(units, width) } else { self.sequential(units, width) }
+        match self.frame.is_progressive {
+            true => self.progressive_dc(units, width),
+            false => self.sequential(units, width),
+        }
     }
 
     /// Decodes units of a sequential picture.
     #[inline(never)] // Inlined, its loops would share the registers of much other code.
     fn sequential(&mut self, units: Range<u32>, width: u32) -> Option<()> {
         let is_alone = self.parts.len() == 1;
-        let tables = |part: &Part| {
-            let (dc, ac) = (self.tables.dc.get(part.dc)?.as_ref()?, self.tables.ac.get(part.ac)?.as_ref()?);
-            Some((dc, ac))
-        };
+        let tables = |part: &Part| Some((self.dc.get(part.dc)?.as_ref()?, self.ac.get(part.ac)?.as_ref()?));
         let tables = self.parts.iter().map(tables).collect::<Option<Vec<_>>>()?;
         for (x, y) in positions(units, width) {
             for (part, &tables) in self.parts.iter_mut().zip(&tables) {
@@ -156,7 +165,14 @@ impl<'f> Scan<'_, 'f> {
                 for j in 0..high {
                     for i in 0..wide {
                         let at = (x * wide + i, y * high + j);
-                        sequential(&mut self.bits, tables, &mut part.mean, component, at, &mut self.block)?;
+                        sequential(
+                            &mut self.bits,
+                            tables,
+                            &mut part.dc_before,
+                            component,
+                            at,
+                            &mut self.block,
+                        )?;
                     }
                 }
             }
@@ -165,28 +181,29 @@ impl<'f> Scan<'_, 'f> {
         Some(())
     }
 
-    /// Decodes the means of a progressive picture.
-    fn means(&mut self, units: Range<u32>, width: u32) -> Option<()> {
+    /// Decodes DC coefficients of a progressive picture.
+    fn progressive_dc(&mut self, units: Range<u32>, width: u32) -> Option<()> {
         let is_alone = self.parts.len() == 1;
-        let Band { refines, shift, .. } = self.blocks.band;
+        let Band { before, shift, .. } = self.blocks.band;
+        let refines = before.is_some();
         for (x, y) in positions(units, width) {
             for part in &mut self.parts {
                 let component = &mut self.frame.components[part.component];
                 let (wide, high) = if is_alone { (1, 1) } else { component.sampling };
-                let dc = || self.tables.dc.get(part.dc)?.as_ref();
+                let table = || self.dc.get(part.dc)?.as_ref();
                 for at in (0..high).flat_map(|j| (0..wide).map(move |i| (x * wide + i, y * high + j))) {
-                    let mean = match refines {
+                    let dc = match refines {
                         true => (self.bits.take(1) << shift) as i16,
                         false => {
-                            let mean = blocks::mean(&mut self.bits, dc()?, &mut part.mean)?;
-                            (i32::from(mean) << shift) as i16
+                            let dc = blocks::dc(&mut self.bits, table()?, &mut part.dc_before)?;
+                            (i32::from(dc) << shift) as i16
                         }
                     };
                     if self.bits.is_past_end() {
                         return None;
                     }
                     if let Some(first) = component.part.coefficients_of(at).first_mut() {
-                        *first = if refines { *first | mean } else { mean };
+                        *first = if refines { *first | dc } else { dc };
                     }
                     *self.has_blocks = true;
                 }
@@ -211,19 +228,19 @@ fn positions(units: Range<u32>, width: u32) -> impl Iterator<Item = (u32, u32)> 
 fn sequential(
     bits: &mut Bits<'_>,
     (dc, ac): (&Table, &Table),
-    before: &mut i32,
+    before: &mut i16,
     component: &mut Component,
     at: (u32, u32),
     block: &mut [i16; 64],
 ) -> Option<()> {
-    let mean = blocks::mean(bits, dc, before)?;
+    let dc = blocks::dc(bits, dc, before)?;
     if !component.part.contains(at) {
         bits.skip_coefficients(ac, 1)?;
         return (!bits.is_past_end()).then_some(());
     }
     let coefficients = &mut block[..component.part.stored()];
-    coefficients[0] = mean;
-    let used = blocks::others(bits, ac, coefficients);
+    coefficients[0] = dc;
+    let used = blocks::ac(bits, ac, coefficients);
     if let (Some(used), Some(quantisation), false) = (used, &component.quantisation, bits.is_past_end()) {
         component.part.put(at, &coefficients[..used], quantisation);
         coefficients[..used].fill(0);
@@ -233,9 +250,9 @@ fn sequential(
     None
 }
 
-/// Decodes coefficients of blocks of a component of a progressive picture.
+/// Decodes AC coefficients of blocks of a component of a progressive picture.
 #[inline(never)] // As `Scan::sequential`.
-fn progressive(
+fn progressive_ac(
     bits: &mut Bits<'_>,
     blocks: &mut Progressive,
     component: &mut Component,
@@ -247,7 +264,7 @@ fn progressive(
     for at in positions(units, width) {
         let nonzero = component.nonzero.get_mut((at.1 * grid + at.0) as usize)?;
         let block = Stored { coefficients: component.part.coefficients_of(at), nonzero };
-        if blocks.band.refines {
+        if blocks.band.before.is_some() {
             blocks.refined(bits, table, block)?;
         } else {
             blocks.first(bits, table, block)?;

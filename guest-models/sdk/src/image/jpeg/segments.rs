@@ -2,18 +2,18 @@
 
 use image::metadata::Orientation;
 
-use super::bits::{Table, next_marker};
+use super::bits::{Codes, next_marker};
 use super::frame::Frame;
 use super::pixels::Colors;
 
 /// Returns the next marker, its segment's content, and the data after it. Markers without a segment
-/// are skipped, except that of the end. `None` at the end of the file.
+/// are skipped, except those of a start and an end. `None` at the end of the file.
 pub(super) fn next_segment(mut rest: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     loop {
         let (marker, behind) = next_marker(rest)?;
         match marker {
-            0xd9 => return Some((marker, &[], behind)),
-            0x01 | 0xd0..=0xd8 => rest = behind,
+            0xd8 | 0xd9 => return Some((marker, &[], behind)),
+            0x01 | 0xd0..=0xd7 => rest = behind,
             _ => {
                 let (length, _) = behind.split_first_chunk::<2>()?;
                 let (segment, behind) = behind.split_at_checked(u16::from_be_bytes(*length).into())?;
@@ -26,8 +26,8 @@ pub(super) fn next_segment(mut rest: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 /// Tables for the following scans.
 #[derive(Default)]
 pub(super) struct Tables {
-    pub(super) dc: [Option<Table>; 4],
-    pub(super) ac: [Option<Table>; 4],
+    pub(super) dc: [Option<Codes>; 4],
+    pub(super) ac: [Option<Codes>; 4],
     pub(super) quantisation: [Option<Box<[u16; 64]>>; 4],
     /// Units between restart markers; 0 if there are none.
     pub(super) restart_interval: u32,
@@ -39,8 +39,12 @@ impl Tables {
         match marker {
             0xc4 => {
                 while let [head, rest @ ..] = segment {
-                    let (table, behind) = Table::read(rest)?;
-                    let tables = if head >> 4 == 0 { &mut self.dc } else { &mut self.ac };
+                    let (table, behind) = Codes::read(rest)?;
+                    let tables = match head >> 4 {
+                        0 => &mut self.dc,
+                        1 => &mut self.ac,
+                        _ => return None,
+                    };
                     *tables.get_mut(usize::from(head & 15))? = Some(table);
                     segment = behind;
                 }
@@ -57,7 +61,7 @@ impl Tables {
                     segment = behind;
                 }
             }
-            0xdd => self.restart_interval = u16::from_be_bytes(*segment.first_chunk()?).into(),
+            0xdd => self.restart_interval = u16::from_be_bytes(segment.try_into().ok()?).into(),
             _ => {}
         }
         Some(())
@@ -74,10 +78,10 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Reads a segment of an application; ignores others.
+    /// Reads a segment of an application; ignores others, and those that libjpeg finds too short.
     pub(super) fn read(&mut self, marker: u8, segment: &[u8]) {
         match (marker, segment) {
-            (0xe0, [b'J', b'F', b'I', b'F', 0, ..]) => self.is_jfif = true,
+            (0xe0, [b'J', b'F', b'I', b'F', 0, rest @ ..]) if rest.len() >= 9 => self.is_jfif = true,
             (0xe1, [b'E', b'x', b'i', b'f', 0, 0, exif @ ..]) => {
                 self.orientation = Orientation::from_exif_chunk(exif);
             }
@@ -97,8 +101,8 @@ impl Facts {
             (3, Some(0)) => Some(Colors::Rgb),
             (3, None) if is_rgb() => Some(Colors::Rgb),
             (3, _) => Some(Colors::YCbCr),
-            (4, Some(2)) => Some(Colors::Ycck),
-            (4, _) => Some(Colors::Cmyk),
+            (4, None | Some(0)) => Some(Colors::Cmyk),
+            (4, _) => Some(Colors::Ycck),
             _ => None,
         }
     }

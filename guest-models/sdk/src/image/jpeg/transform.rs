@@ -7,7 +7,7 @@
 
 use std::array::from_fn;
 
-use super::lanes::{Eight, Four};
+use super::lanes::{I16x8, I32x4};
 
 /// Position of each coefficient, in the order of scans, row by row.
 pub(super) const NATURAL: [u8; 64] = [
@@ -36,8 +36,9 @@ pub(super) fn coefficients(side: u32) -> usize {
 }
 
 /// Transforms the coefficients of a block, in the order of scans and without any behind the last
-/// that is not 0, to `side` rows of `side` samples, `stride` apart. Numbers of damaged files wrap
-/// or are clamped.
+/// that is not 0, to `side` rows of `side` samples, `stride` apart. Numbers of damaged files are
+/// clamped. Returns true if a sample is so far out of range that decoders differ in it: libjpeg
+/// wraps those beyond four times the range, and its vector instructions wrap at other places.
 #[inline(always)]
 pub(super) fn samples(
     coefficients: &[i16],
@@ -45,12 +46,14 @@ pub(super) fn samples(
     side: u32,
     rows: &mut [u8],
     stride: usize,
-) {
+) -> bool {
     match (coefficients.len(), side) {
         (0 | 1, _) => {
-            let mean = coefficients.first().map_or(0, |&mean| value(mean, quantisation[0]));
-            let level = level((i32::from(mean) + 4) >> 3);
+            let dc = coefficients.first().map_or(0, |&dc| value(dc, quantisation[0]));
+            let difference = (i32::from(dc) + 4) >> 3;
+            let level = level(difference);
             rows.chunks_mut(stride).take(side as usize).for_each(|row| row[..side as usize].fill(level));
+            exceed_512([difference])
         }
         (_, 8) => eight(coefficients, quantisation, rows, stride),
         (_, 4) => four(coefficients, quantisation, rows, stride),
@@ -58,9 +61,15 @@ pub(super) fn samples(
     }
 }
 
-/// Value of a coefficient; larger numbers than a valid file has wrap.
+/// Value of a coefficient; larger numbers than a valid file has are clamped.
 fn value(coefficient: i16, quantisation: u16) -> i16 {
-    coefficient.wrapping_mul(quantisation as i16)
+    let product = i32::from(coefficient) * i32::from(quantisation);
+    product.clamp(i16::MIN.into(), i16::MAX.into()) as i16
+}
+
+/// True if a difference to the middle is outside of -512 to 511.
+fn exceed_512<const N: usize>(differences: [i32; N]) -> bool {
+    differences.into_iter().fold(0, |bits, difference| bits | (difference + 512)) & !1023 != 0
 }
 
 /// A sample from its difference to the middle.
@@ -68,26 +77,27 @@ fn level(difference: i32) -> u8 {
     difference.saturating_add(128).clamp(0, 255) as u8
 }
 
-fn eight(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride: usize) {
+fn eight(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride: usize) -> bool {
     let mut block = [[0; 8]; 8];
     for (at, &coefficient) in coefficients.iter().enumerate().take(64) {
         let natural = usize::from(NATURAL[at]);
         block[natural >> 3][natural & 7] = value(coefficient, quantisation[at]);
     }
-    let columns = pass_of_eight(block.map(Eight::new), FRACTION - BETWEEN);
+    let columns = pass_of_eight(block.map(I16x8::new), FRACTION - BETWEEN);
     let samples = transposed(pass_of_eight(transposed(columns), FRACTION + BETWEEN + 3));
     for (pair, two) in rows.chunks_mut(2 * stride).zip(samples.chunks_exact(2)) {
         let levels = two[0].levels(two[1]);
         pair[..8].copy_from_slice(&levels[..8]);
         pair[stride..stride + 8].copy_from_slice(&levels[8..]);
     }
+    I16x8::exceed_512(samples)
 }
 
 /// Transforms eight columns, and divides by 2^`down`.
 #[inline(always)]
-fn pass_of_eight(rows: [Eight; 8], down: u32) -> [Eight; 8] {
+fn pass_of_eight(rows: [I16x8; 8], down: u32) -> [I16x8; 8] {
     let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
-    let half = |zip: fn(Eight, Eight) -> Eight| {
+    let half = |zip: fn(I16x8, I16x8) -> I16x8| {
         let (outer, inner) = (zip(r0, r4), zip(r2, r6));
         let (t0, t1) = (outer.dot(ONE, ONE), outer.dot(ONE, -ONE));
         let (t2, t3) = (inner.dot(4_433, -10_704), inner.dot(10_703, 4_433));
@@ -103,17 +113,17 @@ fn pass_of_eight(rows: [Eight; 8], down: u32) -> [Eight; 8] {
             0..4 => even[row].add(odd[row]),
             _ => even[7 - row].sub(odd[7 - row]),
         };
-        from_fn::<Four, 8, _>(|at| row(at).down(down))
+        from_fn::<I32x4, 8, _>(|at| row(at).down(down))
     };
-    let (low, high) = (half(Eight::zip_low), half(Eight::zip_high));
-    from_fn(|row| Eight::clamped(low[row], high[row]))
+    let (low, high) = (half(I16x8::zip_low), half(I16x8::zip_high));
+    from_fn(|row| I16x8::clamped(low[row], high[row]))
 }
 
 #[inline(always)]
-fn transposed(mut rows: [Eight; 8]) -> [Eight; 8] {
+fn transposed(mut rows: [I16x8; 8]) -> [I16x8; 8] {
     for _ in 0..3 {
         let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
-        let zipped = |one: Eight, other: Eight| (one.zip_low(other), one.zip_high(other));
+        let zipped = |one: I16x8, other: I16x8| (one.zip_low(other), one.zip_high(other));
         let ((a, b), (c, d)) = (zipped(r0, r4), zipped(r1, r5));
         let ((e, f), (g, h)) = (zipped(r2, r6), zipped(r3, r7));
         rows = [a, b, c, d, e, f, g, h];
@@ -121,7 +131,7 @@ fn transposed(mut rows: [Eight; 8]) -> [Eight; 8] {
     rows
 }
 
-fn four(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride: usize) {
+fn four(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride: usize) -> bool {
     let mut block = [0; 16];
     for (at, &coefficient) in coefficients.iter().enumerate().take(64) {
         let (row, column) = (NATURAL[at] >> 3, NATURAL[at] & 7);
@@ -130,36 +140,40 @@ fn four(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride:
         }
     }
     let (upper, lower) = block.split_at(8);
-    let two_rows = |rows: &[i16]| Eight::new(from_fn(|at| rows[at]));
+    let two_rows = |rows: &[i16]| I16x8::new(from_fn(|at| rows[at]));
     let columns = pass_of_four([two_rows(upper), two_rows(lower)], FRACTION - BETWEEN);
     let [upper, lower] = pass_of_four(columns, FRACTION + BETWEEN + 3);
     for (row, levels) in rows.chunks_mut(stride).zip(upper.levels(lower).chunks_exact(4)) {
         row[..4].copy_from_slice(levels);
     }
+    I16x8::exceed_512([upper, lower])
 }
 
 /// Transforms four columns of four rows, two rows in each vector, divides by 2^`down`, and
 /// exchanges rows and columns.
 #[inline(always)]
-fn pass_of_four([upper, lower]: [Eight; 2], down: u32) -> [Eight; 2] {
+fn pass_of_four([upper, lower]: [I16x8; 2], down: u32) -> [I16x8; 2] {
     let (even, odd) = (upper.zip_low(lower), upper.zip_high(lower));
     let (t0, t1) = (even.dot(ONE, ONE), even.dot(ONE, -ONE));
     let (t2, t3) = (odd.dot(10_703, 4_433), odd.dot(4_433, -10_704));
     let rows = [t0.add(t2), t1.add(t3), t1.sub(t3), t0.sub(t2)].map(|row| row.down(down));
-    let (upper, lower) = (Eight::clamped(rows[0], rows[1]), Eight::clamped(rows[2], rows[3]));
+    let (upper, lower) = (I16x8::clamped(rows[0], rows[1]), I16x8::clamped(rows[2], rows[3]));
     let (first, second) = (upper.zip_low(lower), upper.zip_high(lower));
     [first.zip_low(second), first.zip_high(second)]
 }
 
-fn two(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride: usize) {
+fn two(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride: usize) -> bool {
     // Those of the first two rows and columns.
-    let [mean, right, down, both] = [0, 1, 2, 4].map(|at| {
+    let [dc, right, down, both] = [0, 1, 2, 4].map(|at| {
         coefficients.get(at).map_or(0, |&coefficient| i32::from(value(coefficient, quantisation[at])))
     });
-    let samples = [[mean + down, right + both], [mean - down, right - both]];
-    for (row, [even, odd]) in rows.chunks_mut(stride).zip(samples) {
-        row[..2].copy_from_slice(&[level((even + odd + 4) >> 3), level((even - odd + 4) >> 3)]);
+    let samples = [[dc + down, right + both], [dc - down, right - both]];
+    let samples = samples.map(|[even, odd]| [(even + odd + 4) >> 3, (even - odd + 4) >> 3]);
+    for (row, samples) in rows.chunks_mut(stride).zip(samples) {
+        row[..2].copy_from_slice(&samples.map(level));
     }
+    let [[a, b], [c, d]] = samples;
+    exceed_512([a, b, c, d])
 }
 
 #[cfg(test)]
@@ -201,7 +215,7 @@ mod tests {
             for side in [1, 2, 4, 8] {
                 let mut found = vec![0; (side * 10) as usize];
                 let used = used.min(coefficients(side));
-                samples(&block[..used], &[1; 64], side, &mut found, 10);
+                assert!(!samples(&block[..used], &[1; 64], side, &mut found, 10));
                 let found: Vec<u8> = found.chunks(10).flat_map(|row| row[..side as usize].to_vec()).collect();
                 for (found, exact) in found.iter().zip(exact(&block, side as usize)) {
                     let apart = (f64::from(*found) - exact).abs();
@@ -212,10 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn huge_coefficients_wrap() {
+    fn excessive_coefficients_are_reported() {
         for side in [1, 2, 4, 8] {
             for value in [i16::MIN, i16::MAX] {
-                samples(&[value; 64], &[u16::MAX; 64], side, &mut [0; 64], 8);
+                for quantisation in [1, u16::MAX] {
+                    assert!(samples(&[value; 64], &[quantisation; 64], side, &mut [0; 64], 8));
+                }
             }
         }
     }
