@@ -137,14 +137,14 @@ type Scan<'s> = (&'s [u8], [u8; 3], &'s str);
 
 /// A file of 8 by 8 pixels whose `frame` has this marker, with quantisation by 1. The codes 00, 01
 /// and 10 stand for DC differences of 0, 12 and 15 bits. The code 0 ends a block; 10, 110 and 1110
-/// stand for coefficients of 1, 4 and 15 bits.
+/// stand for coefficients of 1, 11 and 15 bits.
 fn tiny(frame: u8, components: u8, scans: &[Scan<'_>]) -> Vec<u8> {
     let mut file = vec![0xff, 0xd8, 0xff, 0xdb, 0, 67, 0];
     file.extend([1; 64]);
     file.extend([0xff, frame, 0, 8 + 3 * components, 8, 0, 8, 0, 8, components]);
     (1..=components).for_each(|id| file.extend([id, 0x11, 0]));
     file.extend([0xff, 0xc4, 0, 22, 0x00, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 15]);
-    file.extend([0xff, 0xc4, 0, 23, 0x10, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 4, 15]);
+    file.extend([0xff, 0xc4, 0, 23, 0x10, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 11, 15]);
     for (ids, band, codes) in scans {
         file.extend([0xff, 0xda, 0, 6 + 2 * ids.len() as u8, ids.len() as u8]);
         ids.iter().for_each(|&id| file.extend([id, 0]));
@@ -199,9 +199,25 @@ fn excessive_samples_are_damage() {
             }
         }
     }
-    // An AC coefficient of 16,384, for the scales that read it.
-    let file = tiny(0xc0, 1, &[(&[1], ALL, "0011101000000000000000")]);
-    assert_eq!([8, 4, 2, 1].map(|scale| first_pixel(&file, scale).1), [true, true, true, false]);
+}
+
+#[test]
+fn excessive_coefficients_are_damage_where_unread() {
+    // The first coefficients are 1, and one is large. Samples at the scale 1 are in range.
+    for (position, scales) in [(3, &[2, 1][..]), (5, &[2, 1]), (10, &[4, 2, 1]), (63, &[4, 2, 1])] {
+        for (value, is_excessive) in [(1_500, false), (1_537, true)] {
+            let end = if position < 63 { "0" } else { "" };
+            let ac = format!("{}110{value:011b}{end}", "101".repeat(position - 1));
+            let sequential = tiny(0xc0, 1, &[(&[1], ALL, &["00", &ac].concat())]);
+            let scans: [Scan<'_>; 2] = [(&[1], [0, 0, 0], "00"), (&[1], [1, 63, 0], &ac)];
+            for file in [sequential, tiny(0xc2, 1, &scans)] {
+                for scale in [8, 4, 2, 1] {
+                    let expected = is_excessive && scales.contains(&scale);
+                    assert_eq!(first_pixel(&file, scale).1, expected, "{position}, {value}, scale {scale}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -235,9 +251,10 @@ fn scans_out_of_order_are_damage() {
 
 #[test]
 fn coefficient_too_large_for_its_bits_is_zero() {
-    // 8 << 13 does not fit into 16 bits. Neither that nor its refinement, which is a single end of
+    // 1,024 << 13 does not fit into 16 bits. Neither that nor its refinement, which is a single end of
     // the block, changes the picture.
-    let scans = [(&[1][..], [0, 0, 0], "00"), (&[1], [1, 1, 0x0d], "1101000"), (&[1], [1, 1, 0xdc], "0")];
+    let scans =
+        [(&[1][..], [0, 0, 0], "00"), (&[1], [1, 1, 0x0d], "11010000000000"), (&[1], [1, 1, 0xdc], "0")];
     assert_eq!(first_pixel(&tiny(0xc2, 1, &scans), 8), (128, false));
 }
 

@@ -28,8 +28,9 @@ pub(super) struct Table {
     /// zeros before it from bit 8, coefficient from bit 16; 0 if they are longer.
     coefficients: Box<[i32; 1 << SHORT_BITS]>,
     /// By the next bits: length of as many whole codes of a block as they contain, with their
-    /// coefficients' bits; number of those coefficients from bit 4, and from bit 10 if a code ends
-    /// the block. 0 if they contain none, or if the picture is too small for it to pay.
+    /// coefficients' bits; number of those coefficients from bit 4, from bit 10 if a code ends the
+    /// block, and from bit 11 the sum of their largest magnitudes. 0 if they contain none, or if
+    /// the picture is too small for it to pay.
     skips: Box<[u16; 1 << SKIP_BITS]>,
     /// By length: the first code after those of this length, and its index minus that code.
     ends: [(u32, i32); 17],
@@ -84,23 +85,28 @@ impl Table {
 
 /// The entry of [`Table::skips`] for the next bits.
 fn skipped(short: &[u16; 1 << SHORT_BITS], next: u32) -> u16 {
-    let (mut bits, mut count) = (0, 0);
+    let (mut bits, mut count, mut sum) = (0, 0, 0);
     loop {
         let code = next << (32 - SKIP_BITS) << bits >> (32 - SHORT_BITS);
         let code = u32::from(short[code as usize]);
         let (length, zeros, size) = (code & 0xff, code >> 12, code >> 8 & 15);
-        if code == 0 || bits + length + size > SKIP_BITS {
-            return (count << 4 | bits) as u16;
+        let (is_end, magnitude) = (size == 0 && zeros < 15, max_magnitude(size));
+        let is_too_many = !is_end && count + zeros + 1 > 63 || sum + magnitude > 31;
+        if code == 0 || bits + length + size > SKIP_BITS || is_too_many {
+            return (sum << 11 | count << 4 | bits) as u16;
         }
         bits += length + size;
-        if size == 0 && zeros < 15 {
-            return (1 << 10 | count << 4 | bits) as u16;
-        }
-        if count + zeros + 1 > 63 {
-            return (count << 4 | (bits - length - size)) as u16;
+        if is_end {
+            return (sum << 11 | 1 << 10 | count << 4 | bits) as u16;
         }
         count += zeros + 1;
+        sum += magnitude;
     }
+}
+
+/// Largest magnitude of a coefficient with this number of bits.
+fn max_magnitude(size: u32) -> u32 {
+    (1 << size) - 1
 }
 
 /// Value of a coefficient with these bits: those that start with 0 are negative.
@@ -112,6 +118,7 @@ fn signed(bits: u32, size: u32) -> i32 {
 /// Reader of the bits of a scan, up to the next marker.
 ///
 /// Codes may be read past the end: [`Bits::is_past_end`] tells.
+#[derive(Clone, Copy)]
 pub(super) struct Bits<'f> {
     rest: &'f [u8],
     /// The highest `count` bits are unread; those behind are part of the next byte or 0.
@@ -239,17 +246,20 @@ impl<'f> Bits<'f> {
         Some((zeros, signed(self.number(size), size)))
     }
 
-    /// Reads over the coefficients of a block in a sequential file from this one.
+    /// Reads over the coefficients of a block in a sequential file from this one. Returns the sum of
+    /// the largest magnitudes that their sizes permit.
     #[inline(always)]
-    pub(super) fn skip_coefficients(&mut self, table: &Table, mut at: u32) -> Option<()> {
+    pub(super) fn skip_coefficients(&mut self, table: &Table, mut at: u32) -> Option<u32> {
+        let mut sum = 0;
         while at < 64 {
             self.fill();
             let skip = u32::from(table.skips[(self.buffer >> (64 - SKIP_BITS)) as usize]);
             let behind = at + (skip >> 4 & 63);
             if skip != 0 && behind < 64 {
                 self.skip(skip & 15);
-                if skip >> 10 != 0 {
-                    return Some(());
+                sum += skip >> 11;
+                if skip >> 10 & 1 != 0 {
+                    return Some(sum);
                 }
                 at = behind;
                 continue;
@@ -258,11 +268,12 @@ impl<'f> Bits<'f> {
             let (zeros, size) = (value >> 4, value & 15);
             self.skip(size);
             if size == 0 && zeros < 15 {
-                return Some(());
+                return Some(sum);
             }
             at += zeros + 1;
+            sum += max_magnitude(size);
         }
-        (at == 64).then_some(())
+        (at == 64).then_some(sum)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Blocks of a scan: reads their coefficients (ITU-T T.81, annexes F and G).
 
 use super::bits::{Bits, Table};
+use super::transform;
 
 /// Highest position of a scan's lowest bit, as in libjpeg.
 const MAX_SHIFT: u32 = 13;
@@ -37,6 +38,23 @@ impl Band {
 pub(super) struct Stored<'c> {
     pub(super) coefficients: &'c mut [i16],
     pub(super) nonzero: &'c mut u64,
+    /// Energy of those that are not stored, and the quantisation.
+    pub(super) energy: Option<(&'c mut f32, &'c [u16; 64])>,
+}
+
+impl Stored<'_> {
+    /// Sets a coefficient to its first bits. For its energy, the following scans, which add those
+    /// below `bit`, are assumed to add a half of them.
+    #[inline(always)]
+    fn set(&mut self, at: u32, value: i16, bit: i32) {
+        *self.nonzero |= u64::from(value != 0) << at;
+        if let Some(coefficient) = self.coefficients.get_mut(at as usize) {
+            *coefficient = value;
+        } else if let Some((energy, quantisation)) = &mut self.energy {
+            let magnitude = i32::from(value).abs() + (bit - 1) / 2;
+            **energy += transform::energy(magnitude, quantisation[at as usize & 63]);
+        }
+    }
 }
 
 /// Reads the DC coefficient of a block, as the difference to that of the block before.
@@ -49,30 +67,30 @@ pub(super) fn dc(bits: &mut Bits<'_>, table: &Table, before: &mut i16) -> Option
 
 /// Reads the AC coefficients of a block in a sequential file, stores the first ones in
 /// `coefficients`, in the order of scans, and returns the number of those up to the last that is
-/// not 0.
+/// not 0, and a bound of the sum of the others' magnitudes.
 #[inline(always)]
-pub(super) fn ac(bits: &mut Bits<'_>, table: &Table, coefficients: &mut [i16]) -> Option<usize> {
+pub(super) fn ac(bits: &mut Bits<'_>, table: &Table, coefficients: &mut [i16]) -> Option<(usize, u32)> {
     let (mut at, mut used) = (1, 1);
     while at < coefficients.len() {
         let (zeros, value) = bits.coefficient(table)?;
         if value == 0 {
             if zeros < 15 {
-                return Some(used);
+                return Some((used, 0));
             }
             at += 16;
             continue;
         }
         at += zeros as usize;
         let Some(coefficient) = coefficients.get_mut(at) else {
-            bits.skip_coefficients(table, at as u32 + 1)?;
-            return Some(used);
+            let sum = bits.skip_coefficients(table, at as u32 + 1)?;
+            return Some((used, sum + value.unsigned_abs()));
         };
         *coefficient = value as i16;
         at += 1;
         used = at;
     }
-    bits.skip_coefficients(table, at as u32)?;
-    Some(used)
+    let sum = bits.skip_coefficients(table, at as u32)?;
+    Some((used, sum))
 }
 
 /// Reader of the blocks of a scan of one component of a progressive file, in order.
@@ -84,8 +102,8 @@ pub(super) struct Progressive {
 
 impl Progressive {
     /// Reads the first bits of coefficients.
-    pub(super) fn first(&mut self, bits: &mut Bits<'_>, table: &Table, block: Stored<'_>) -> Option<()> {
-        let Stored { coefficients, nonzero } = block;
+    pub(super) fn first(&mut self, bits: &mut Bits<'_>, table: &Table, mut block: Stored<'_>) -> Option<()> {
+        let bit = 1_i32 << self.band.shift;
         if self.eob_run > 0 {
             self.eob_run -= 1;
             return Some(());
@@ -104,11 +122,7 @@ impl Progressive {
                         return None;
                     }
                     // A number that is too large may become 0.
-                    let value = (value << self.band.shift) as i16;
-                    if let Some(coefficient) = coefficients.get_mut(at as usize) {
-                        *coefficient = value;
-                    }
-                    *nonzero |= u64::from(value != 0) << at;
+                    block.set(at, (value << self.band.shift) as i16, bit);
                     at += 1;
                 }
             }
@@ -117,8 +131,12 @@ impl Progressive {
     }
 
     /// Reads one more bit of coefficients.
-    pub(super) fn refined(&mut self, bits: &mut Bits<'_>, table: &Table, block: Stored<'_>) -> Option<()> {
-        let Stored { coefficients, nonzero } = block;
+    pub(super) fn refined(
+        &mut self,
+        bits: &mut Bits<'_>,
+        table: &Table,
+        mut block: Stored<'_>,
+    ) -> Option<()> {
         let bit = 1_i32 << self.band.shift;
         let mut at = self.band.first;
         while self.eob_run == 0 && at <= self.band.last {
@@ -135,22 +153,19 @@ impl Progressive {
                 _ => return None,
             };
             // Nonzero coefficients before the next one have a bit each.
-            let to = nth_zero(*nonzero, at, zeros).min(self.band.last + 1);
-            refine(bits, coefficients, *nonzero, at..to, bit);
+            let to = nth_zero(*block.nonzero, at, zeros).min(self.band.last + 1);
+            refine(bits, block.coefficients, *block.nonzero, at..to, bit);
             at = to;
             if value != 0 {
                 if at > self.band.last {
                     return None;
                 }
-                *nonzero |= 1 << at;
-                if let Some(coefficient) = coefficients.get_mut(at as usize) {
-                    *coefficient = value as i16;
-                }
+                block.set(at, value as i16, bit);
             }
             at += 1;
         }
         if self.eob_run > 0 {
-            refine(bits, coefficients, *nonzero, at..self.band.last + 1, bit);
+            refine(bits, block.coefficients, *block.nonzero, at..self.band.last + 1, bit);
             self.eob_run -= 1;
         }
         Some(())

@@ -46,7 +46,12 @@ pub(super) struct Part {
     pub(super) coefficients: Vec<i16>,
     /// Samples row by row, of whole blocks.
     pub(super) samples: Vec<u8>,
-    /// True if a sample is so far out of range that decoders differ in it.
+    /// Sum of magnitudes of a block's coefficients that are not stored, up to which their energy is
+    /// within [`transform::MAX_ENERGY`] for certain.
+    pub(super) max_skipped: u32,
+    /// Energy of each block's coefficients that are not stored, in a progressive file.
+    pub(super) energies: Vec<f32>,
+    /// True if a number is so large that decoders differ in the picture.
     pub(super) is_excessive: bool,
 }
 
@@ -147,7 +152,8 @@ impl Frame {
                 ..Part::default()
             };
             let part = &component.part;
-            let stored = if is_progressive { 2 * part.stored() as u64 } else { 0 };
+            let energy = if side < 8 { 4 } else { 0 };
+            let stored = if is_progressive { 2 * part.stored() as u64 + energy } else { 0 };
             bytes += part.blocks() * (stored + u64::from(side * side));
             if is_progressive {
                 bytes += 8 * u64::from(component.grid.0) * u64::from(component.grid.1);
@@ -164,6 +170,7 @@ impl Frame {
             if self.is_progressive {
                 component.nonzero = vec![0; component.grid.0 as usize * component.grid.1 as usize];
                 part.coefficients = vec![0; blocks * part.stored()];
+                part.energies = vec![0.0; if part.side < 8 { blocks } else { 0 }];
             } else {
                 part.samples = vec![GREY; blocks * (part.side * part.side) as usize];
             }
@@ -177,6 +184,8 @@ impl Frame {
             component.nonzero = Vec::new();
             let part = &mut component.part;
             let coefficients = std::mem::take(&mut part.coefficients);
+            let energies = std::mem::take(&mut part.energies);
+            part.is_excessive |= energies.into_iter().any(|energy| energy > transform::MAX_ENERGY);
             part.samples = vec![GREY; part.blocks() as usize * (part.side * part.side) as usize];
             let Some(quantisation) = component.quantisation.take() else { continue };
             let mut blocks = coefficients.chunks_exact(part.stored());
@@ -213,14 +222,15 @@ impl Part {
         (self.to.0 - self.from.0) as usize * self.side as usize
     }
 
-    /// The stored coefficients of a block; none of a block that is not decoded.
-    pub(super) fn coefficients_of(&mut self, (x, y): (u32, u32)) -> &mut [i16] {
+    /// The stored coefficients of a block, and the energy of the others; none of a block that is not
+    /// decoded.
+    pub(super) fn coefficients_of(&mut self, (x, y): (u32, u32)) -> (&mut [i16], Option<&mut f32>) {
         if !self.contains((x, y)) {
-            return &mut [];
+            return (&mut [], None);
         }
         let index = (y - self.from.1) as usize * (self.to.0 - self.from.0) as usize;
         let (stored, index) = (self.stored(), index + (x - self.from.0) as usize);
-        &mut self.coefficients[index * stored..][..stored]
+        (&mut self.coefficients[index * stored..][..stored], self.energies.get_mut(index))
     }
 
     /// Stores the samples of a block that is decoded.

@@ -7,6 +7,7 @@ use super::Jpeg;
 use super::bits::{Bits, Codes, Table, next_marker};
 use super::blocks::{self, Band, Progressive, Stored};
 use super::frame::{Component, Frame};
+use super::transform;
 
 /// Maximum number of scans in a file. Encoders write up to ten.
 const MAX_SCANS: u32 = 100;
@@ -68,7 +69,8 @@ impl Jpeg<'_> {
             }
             if component.quantisation.is_none() {
                 component.quantisation = self.tables.quantisation.get(usize::from(component.table))?.clone();
-                component.quantisation.as_ref()?;
+                let largest = *component.quantisation.as_ref()?.iter().max()?;
+                component.part.max_skipped = (transform::MAX_NORM / largest.max(1)).into();
             }
         }
         let is_large = parts.iter().any(|part| {
@@ -202,7 +204,7 @@ impl<'f> Scan<'_, 'f> {
                     if self.bits.is_past_end() {
                         return None;
                     }
-                    if let Some(first) = component.part.coefficients_of(at).first_mut() {
+                    if let Some(first) = component.part.coefficients_of(at).0.first_mut() {
                         *first = if refines { *first | dc } else { dc };
                     }
                     *self.has_blocks = true;
@@ -240,14 +242,30 @@ fn sequential(
     }
     let coefficients = &mut block[..component.part.stored()];
     coefficients[0] = dc;
-    let used = blocks::ac(bits, ac, coefficients);
-    if let (Some(used), Some(quantisation), false) = (used, &component.quantisation, bits.is_past_end()) {
+    let start = *bits;
+    let read = blocks::ac(bits, ac, coefficients);
+    if let (Some((used, skipped)), Some(quantisation), false) =
+        (read, &component.quantisation, bits.is_past_end())
+    {
+        if skipped > component.part.max_skipped {
+            component.part.is_excessive |= ac_energy(start, ac, quantisation) > transform::MAX_ENERGY;
+        }
         component.part.put(at, &coefficients[..used], quantisation);
         coefficients[..used].fill(0);
         return Some(());
     }
     coefficients.fill(0);
     None
+}
+
+/// Energy of the AC coefficients of a block in a sequential file.
+#[cold]
+#[inline(never)]
+fn ac_energy(mut bits: Bits<'_>, table: &Table, quantisation: &[u16; 64]) -> f32 {
+    let mut block = [0; 64];
+    blocks::ac(&mut bits, table, &mut block);
+    let energies = block.iter().zip(quantisation);
+    energies.map(|(&value, &quantisation)| transform::energy(value.into(), quantisation)).sum()
 }
 
 /// Decodes AC coefficients of blocks of a component of a progressive picture.
@@ -263,7 +281,8 @@ fn progressive_ac(
     let grid = component.grid.0;
     for at in positions(units, width) {
         let nonzero = component.nonzero.get_mut((at.1 * grid + at.0) as usize)?;
-        let block = Stored { coefficients: component.part.coefficients_of(at), nonzero };
+        let (coefficients, energy) = component.part.coefficients_of(at);
+        let block = Stored { coefficients, nonzero, energy: energy.zip(component.quantisation.as_deref()) };
         if blocks.band.before.is_some() {
             blocks.refined(bits, table, block)?;
         } else {

@@ -35,6 +35,19 @@ pub(super) fn coefficients(side: u32) -> usize {
     }
 }
 
+/// Largest norm of a block's AC coefficients. That of samples in range is at most 8 * 128, and
+/// quantisation adds a third at worst (black and white noise at the lowest quality of libjpeg).
+pub(super) const MAX_NORM: u16 = 1_536;
+
+/// Largest energy of a block's AC coefficients: the sum of their squares.
+pub(super) const MAX_ENERGY: f32 = MAX_NORM as f32 * MAX_NORM as f32;
+
+/// Energy of a coefficient.
+pub(super) fn energy(coefficient: i32, quantisation: u16) -> f32 {
+    let value = coefficient as f32 * f32::from(quantisation);
+    value * value
+}
+
 /// Transforms the coefficients of a block, in the order of scans and without any behind the last
 /// that is not 0, to `side` rows of `side` samples, `stride` apart. Numbers of damaged files are
 /// clamped. Returns true if a sample is so far out of range that decoders differ in it: libjpeg
@@ -132,11 +145,13 @@ fn transposed(mut rows: [I16x8; 8]) -> [I16x8; 8] {
 }
 
 fn four(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride: usize) -> bool {
-    let mut block = [0; 16];
+    let (mut block, mut is_excessive) = ([0; 16], false);
     for (at, &coefficient) in coefficients.iter().enumerate().take(64) {
         let (row, column) = (NATURAL[at] >> 3, NATURAL[at] & 7);
         if row < 4 && column < 4 {
             block[usize::from(4 * row + column)] = value(coefficient, quantisation[at]);
+        } else {
+            is_excessive |= value(coefficient, quantisation[at]).unsigned_abs() > MAX_NORM;
         }
     }
     let (upper, lower) = block.split_at(8);
@@ -146,7 +161,7 @@ fn four(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride:
     for (row, levels) in rows.chunks_mut(stride).zip(upper.levels(lower).chunks_exact(4)) {
         row[..4].copy_from_slice(levels);
     }
-    I16x8::exceed_512([upper, lower])
+    is_excessive || I16x8::exceed_512([upper, lower])
 }
 
 /// Transforms four columns of four rows, two rows in each vector, divides by 2^`down`, and
@@ -173,7 +188,8 @@ fn two(coefficients: &[i16], quantisation: &[u16; 64], rows: &mut [u8], stride: 
         row[..2].copy_from_slice(&samples.map(level));
     }
     let [[a, b], [c, d]] = samples;
-    exceed_512([a, b, c, d])
+    let unread = coefficients.get(3).map_or(0, |&coefficient| value(coefficient, quantisation[3]));
+    unread.unsigned_abs() > MAX_NORM || exceed_512([a, b, c, d])
 }
 
 #[cfg(test)]
