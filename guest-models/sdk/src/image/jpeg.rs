@@ -171,8 +171,8 @@ impl<'f> Jpeg<'f> {
                         continue;
                     };
                     (rest, is_whole) = (behind, is_whole && is_intact);
-                    // Data after a sequential picture of one scan is not part of it. If there are
-                    // several scans, decoders read them all, and the last one of a component counts.
+                    // Data after a sequential picture of one scan is not part of it. Of several
+                    // scans, decoders read all, and the last one of a component counts.
                     if !self.frame.is_progressive && self.scans == 1 && self.frame.is_complete() {
                         return is_whole.then_some(());
                     }

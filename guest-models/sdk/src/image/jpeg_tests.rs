@@ -250,9 +250,24 @@ fn scans_out_of_order_are_damage() {
 }
 
 #[test]
+fn first_exif_segment_gives_the_orientation() {
+    let exif = |orientation: u8| {
+        let directory = [0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, orientation, 0, 0, 0, 0, 0, 0];
+        [b"\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08", &directory[..]].concat()
+    };
+    let file = tiny(0xc0, 1, &[(&[1], ALL, "000")]);
+    let orientation =
+        |segments: &[u8]| Jpeg::open(&replaced(&file, 2, 2, segments)).unwrap().orientation().to_exif();
+    assert_eq!(orientation(&[]), 1);
+    assert_eq!(orientation(&exif(6)), 6);
+    assert_eq!(orientation(&[exif(6), exif(3)].concat()), 6);
+    assert_eq!(orientation(&[b"\xff\xe1\0\x08Exif\0\0", &exif(3)[..]].concat()), 1);
+}
+
+#[test]
 fn coefficient_too_large_for_its_bits_is_zero() {
-    // 1,024 << 13 does not fit into 16 bits. Neither that nor its refinement, which is a single end of
-    // the block, changes the picture.
+    // 1,024 << 13 does not fit into 16 bits. Neither that nor its refinement, which is a single end
+    // of the block, changes the picture.
     let scans =
         [(&[1][..], [0, 0, 0], "00"), (&[1], [1, 1, 0x0d], "11010000000000"), (&[1], [1, 1, 0xdc], "0")];
     assert_eq!(first_pixel(&tiny(0xc2, 1, &scans), 8), (128, false));

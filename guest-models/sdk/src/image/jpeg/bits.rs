@@ -246,8 +246,8 @@ impl<'f> Bits<'f> {
         Some((zeros, signed(self.number(size), size)))
     }
 
-    /// Reads over the coefficients of a block in a sequential file from this one. Returns the sum of
-    /// the largest magnitudes that their sizes permit.
+    /// Reads over the coefficients of a block in a sequential file from this one. Returns the sum
+    /// of the largest magnitudes that their sizes permit.
     #[inline(always)]
     pub(super) fn skip_coefficients(&mut self, table: &Table, mut at: u32) -> Option<u32> {
         let mut sum = 0;

@@ -21,8 +21,8 @@ pub(super) struct Component {
     pub(super) table: u8,
     /// The table, as it was at the first scan.
     pub(super) quantisation: Option<Box<[u16; 64]>>,
-    /// Position of the lowest bit that the scans so far contain of each coefficient, in the order of
-    /// scans; `None` before the first one.
+    /// Position of the lowest bit that the scans so far contain of each coefficient, in the order
+    /// of scans; `None` before the first one.
     pub(super) lowest_bits: [Option<u32>; 64],
     /// Blocks that a scan of all components has.
     pub(super) grid: (u32, u32),
@@ -222,8 +222,8 @@ impl Part {
         (self.to.0 - self.from.0) as usize * self.side as usize
     }
 
-    /// The stored coefficients of a block, and the energy of the others; none of a block that is not
-    /// decoded.
+    /// The stored coefficients of a block, and the energy of the others; none of a block that is
+    /// not decoded.
     pub(super) fn coefficients_of(&mut self, (x, y): (u32, u32)) -> (&mut [i16], Option<&mut f32>) {
         if !self.contains((x, y)) {
             return (&mut [], None);

@@ -133,7 +133,8 @@ impl<'f> Scan<'_, 'f> {
         }
     }
 
-    /// Decodes units (MCU): blocks, or one group of blocks of each component; a row has `width` of them.
+    /// Decodes units (MCU): blocks, or one group of blocks of each component; a row has `width` of
+    /// them.
     fn units(&mut self, units: Range<u32>, width: u32) -> Option<()> {
         if let ([part], true) = (&mut *self.parts, self.frame.is_progressive) {
             let component = &mut self.frame.components[part.component];

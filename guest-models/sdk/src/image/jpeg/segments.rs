@@ -74,6 +74,7 @@ pub(super) struct Facts {
     is_jfif: bool,
     /// Number of the colours' transform, from Adobe's programs.
     adobe: Option<u8>,
+    /// From the first EXIF segment, if there is one.
     pub(super) orientation: Option<Orientation>,
 }
 
@@ -82,8 +83,10 @@ impl Facts {
     pub(super) fn read(&mut self, marker: u8, segment: &[u8]) {
         match (marker, segment) {
             (0xe0, [b'J', b'F', b'I', b'F', 0, rest @ ..]) if rest.len() >= 9 => self.is_jfif = true,
-            (0xe1, [b'E', b'x', b'i', b'f', 0, 0, exif @ ..]) => {
-                self.orientation = Orientation::from_exif_chunk(exif);
+            // Browsers read the first one.
+            (0xe1, [b'E', b'x', b'i', b'f', 0, 0, exif @ ..]) if self.orientation.is_none() => {
+                let found = Orientation::from_exif_chunk(exif);
+                self.orientation = Some(found.unwrap_or(Orientation::NoTransforms));
             }
             (0xee, [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..]) => {
                 self.adobe = Some(*transform);
