@@ -7,6 +7,7 @@ mod number;
 mod server;
 mod thresholds;
 mod trial;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,8 +49,11 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             let component = self.component(&name, component, &models, &mut routes);
             components.insert(name, component);
         }
-        let keys = self.keys(&file.keys, &models, &components);
-        let server = self.server(&file.server, keys.is_empty(), &components);
+        let server = self.server(&file.server, file.keys.is_empty(), &components);
+        let upstreams = self.upstreams(file.upstreams, &models, server.max_body_bytes);
+        let remote = upstreams.values().flat_map(|upstream| upstream.models.keys());
+        let names = models.keys().chain(remote).map(|name| (name.clone(), ())).collect();
+        let keys = self.keys(&file.keys, &names, &components);
         let sandbox = SandboxOptions {
             instances: self.number("", file.server.instances()) as u32,
             waiting: self.number("", file.server.waiting()) as u32,
@@ -67,6 +71,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             models,
             components,
             guards,
+            upstreams,
             lock: None,
             files: Files::default(),
         }

@@ -16,6 +16,7 @@ use crate::place::{Origin, Place};
 use crate::server::{KeyConfig, ServerConfig};
 use crate::thresholds::Thresholds;
 use crate::trial::{Next, Trial};
+use crate::upstream::UpstreamConfig;
 use crate::watched::Files;
 
 /// A configuration in which every reference has been checked. Nothing has been loaded yet.
@@ -37,6 +38,8 @@ pub struct Config {
     pub components: BTreeMap<String, ComponentConfig>,
     /// Guards of chats.
     pub guards: Guards,
+    /// Upstreams by name.
+    pub upstreams: BTreeMap<String, UpstreamConfig>,
     /// Pinned hashes. Without a lock any model and component may be served.
     pub lock: Option<Lock>,
     /// The files that it depends on; empty unless `watch` is on.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::table::{ApiKey, Chat, Component, Model, Server};
+use crate::table::{ApiKey, Chat, Component, Model, Server, Upstream};
 
 /// A parsed infer.toml.
 #[derive(Debug, Deserialize)]
@@ -20,4 +20,6 @@ pub(crate) struct File {
     pub(crate) models: BTreeMap<String, Model>,
     #[serde(default)]
     pub(crate) components: BTreeMap<String, Component>,
+    #[serde(default)]
+    pub(crate) upstreams: BTreeMap<String, Upstream>,
 }

@@ -31,3 +31,13 @@ pub(crate) const MAX_VALUE_CHARACTERS: usize = 60;
 /// Maximum length of a `data:` URL's media type, in bytes. Bounds the buffer for a URL without a
 /// comma.
 pub(crate) const MAX_MEDIA_TYPE_BYTES: usize = 4 << 10;
+
+/// Maximum size of a file with an upstream's API key, in bytes. Protects memory from a wrong file.
+pub(crate) const MAX_UPSTREAM_KEY_BYTES: u64 = 8 << 10;
+
+/// Maximum size of a file of root certificates, in bytes: that of a Linux distribution has 220 KB.
+/// Protects memory from a wrong file.
+pub const MAX_CA_BYTES: u64 = 4 << 20;
+
+/// Maximum length of a DNS name in the URL of an upstream, in bytes (RFC 1035).
+pub(crate) const MAX_HOST_NAME_BYTES: usize = 253;

@@ -16,8 +16,9 @@ use crate::key::{Reload, Values};
 use crate::limits::MAX_VALUE_CHARACTERS;
 use crate::table::{
     ApiKeyValues, ComponentValues, GuardValues, LimitsValues, ModelValues, NextValues, SECTIONS,
-    ServerValues, TlsValues,
+    ServerValues, TlsValues, UpstreamValues,
 };
+use crate::upstream::{KeySource, Resilience, UpstreamConfig};
 use crate::{
     ComponentConfig, Config, ConnectionLimits, GuardConfig, KeyConfig, ModelConfig, Next, Rate, ServerConfig,
     Trial, Windows,
@@ -61,6 +62,9 @@ impl Resolved {
         for (name, config) in &config.components {
             section(&format!("components.{name}"), component(config).list());
         }
+        for (name, config) in &config.upstreams {
+            section(&format!("upstreams.{name}"), upstream(config).list());
+        }
         resolved
     }
 
@@ -73,6 +77,25 @@ impl Resolved {
             (before != after).then(|| Change { key: key.clone(), before, after })
         };
         keys.into_iter().filter_map(change).collect()
+    }
+
+    /// Returns the upstreams' keys that differ in `after`. Their values are not shown.
+    #[must_use]
+    pub fn changed_secrets(before: &Config, after: &Config) -> Vec<Change> {
+        let changed = before.upstreams.iter().filter(|(name, upstream)| {
+            after
+                .upstreams
+                .get(*name)
+                .is_some_and(|next| next.key_source == upstream.key_source && next.key != upstream.key)
+        });
+        let hidden = |words: &str| Some(words.to_owned());
+        changed
+            .map(|(name, _)| Change {
+                key: format!("upstreams.{name}.key"),
+                before: hidden("one key"),
+                after: hidden("another key"),
+            })
+            .collect()
     }
 
     /// Sets the value of `key`.
@@ -96,6 +119,7 @@ fn server(config: &Config) -> ServerValues {
         models: _,
         components: _,
         guards: _,
+        upstreams: _,
     } = config;
     let ServerConfig {
         listen,
@@ -271,6 +295,39 @@ fn limits_values(limits: &Limits) -> LimitsValues {
         instances: optional(*instances),
         log_lines: one(log_lines),
         outbound_requests: one(outbound_requests),
+    }
+}
+
+fn upstream(config: &UpstreamConfig) -> UpstreamValues {
+    let UpstreamConfig { at: _, url, key_source, key: _, models, roots, private_addresses, .. } = config;
+    let UpstreamConfig { times, connections, resilience, max_body_bytes, .. } = config;
+    let UpstreamConfig { max_response_bytes, max_event_bytes, prices: [input, output], .. } = config;
+    let Resilience { retries, retry_percent, breaker_failures, breaker_time } = resilience;
+    let (file, variable) = match key_source {
+        Some(KeySource::File(path)) => (Some(absolute(path)), None),
+        Some(KeySource::Environment(name)) => (None, Some(name)),
+        None => (None, None),
+    };
+    UpstreamValues {
+        url: one(url),
+        models: named(models),
+        key_file: optional(file),
+        key_env: optional(variable),
+        ca_file: optional(roots.as_deref().map(absolute)),
+        private_addresses: one(private_addresses),
+        connect_ms: milliseconds(times.connect),
+        first_byte_ms: milliseconds(times.first_byte),
+        idle_ms: milliseconds(times.idle),
+        connections: one(connections),
+        retries: one(retries),
+        retry_percent: one(retry_percent),
+        breaker_failures: one(breaker_failures),
+        breaker_ms: milliseconds(*breaker_time),
+        max_body_bytes: one(max_body_bytes),
+        max_response_bytes: one(max_response_bytes),
+        max_event_bytes: one(max_event_bytes),
+        input_price: optional(*input),
+        output_price: optional(*output),
     }
 }
 

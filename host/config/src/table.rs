@@ -16,7 +16,7 @@ const HOUR: u64 = 3_600_000;
 const GUEST: GuestLimits = GuestLimits::DEFAULT;
 
 /// The sections, by their paths. `NAME` is a name that the configuration chooses.
-pub(crate) const SECTIONS: [(&str, &[Key]); 10] = [
+pub(crate) const SECTIONS: [(&str, &[Key]); 11] = [
     ("server", Server::KEYS),
     ("server.tls", Tls::KEYS),
     ("keys.NAME", ApiKey::KEYS),
@@ -27,6 +27,7 @@ pub(crate) const SECTIONS: [(&str, &[Key]); 10] = [
     ("components.NAME", Component::KEYS),
     ("components.NAME.limits", Limits::KEYS),
     ("components.NAME.tests", Test::KEYS),
+    ("upstreams.NAME", Upstream::KEYS),
 ];
 
 section! {
@@ -132,7 +133,8 @@ section! {
         hash: Text = Required, Live;
         /// Components that the key may use.
         components: List = Derived("all"), Live;
-        /// Models that it may name in requests. `/v1/models` lists what a key may use.
+        /// Models that it may name in requests, also those of [upstreams](#upstreamsname).
+        /// `/v1/models` lists what a key may use.
         models: List = Derived("all"), Live;
         /// Requests per second; beyond it, and the burst, 429.
         rate: Count(1..=1_000_000) = Unset, Live;
@@ -341,6 +343,57 @@ section! {
         label: Text = Unset, Live;
         /// Maximum difference of a score.
         tolerance: Real(Included(0.0), Included(1.0)) = Real(0.01), Live;
+    }
+}
+
+section! {
+    /// `[upstreams.NAME]`
+    Upstream, UpstreamValues {
+        /// Base of the paths, such as `"https://llm.example/v1"`. `http` is permitted for
+        /// `localhost`, loopback and private IP addresses, and with `private_addresses`.
+        url: Text = Required, Live;
+        /// `{ "name-here" = "name-there" }`: the names that clients send in `model`, and the
+        /// upstream's.
+        models: Map<types::Text> = Required, Live;
+        /// File with the upstream's API key.
+        key_file: Path = Unset, Live;
+        /// Variable of the server's environment with the upstream's API key.
+        key_env: Text = Unset, Live;
+        /// PEM file of the root certificates to trust, instead of the system's.
+        ca_file: Path = Unset, Live;
+        /// Permits connections to loopback and private addresses. Without it they are permitted
+        /// only if the host in `url` is an IP address or `localhost`.
+        private_addresses: Boolean = Flag(false), Live;
+        /// Maximum time to resolve the name, to connect and to agree on TLS.
+        connect_ms: Milliseconds(1..=HOUR) = Number(5_000), Live;
+        /// Maximum time from then to the head of the response. The head of an answer that is not
+        /// streamed arrives when all of it has been generated.
+        first_byte_ms: Milliseconds(1..=HOUR) = Number(60_000), Live;
+        /// Maximum time between two parts of a response.
+        idle_ms: Milliseconds(1..=HOUR) = Number(30_000), Live;
+        /// Connections, each with one request in flight; beyond it requests get 429. Idle
+        /// connections are kept for a minute.
+        connections: Count(1..=1_024) = Number(64), Live;
+        /// Maximum number of retries of one request. A request is retried before the first byte of
+        /// its response, if the connection failed, or for the statuses 429, 502, 503 and 504.
+        retries: Count(0..=10) = Number(2), Live;
+        /// Retries of all requests, in percent of them. Ten more are permitted after a time without
+        /// retries.
+        retry_percent: Real(Included(0.0), Included(100.0)) = Real(20.0), Live;
+        /// Consecutive failures that open the circuit breaker.
+        breaker_failures: Count(1..=1_000) = Number(5), Live;
+        /// Time for which requests then fail at once. After it a single request tries again.
+        breaker_ms: Milliseconds(1..=HOUR) = Number(10_000), Live;
+        /// Maximum size of a request's body; beyond it 413.
+        max_body_bytes: Bytes(1..=1 << 30) = Derived("that of the server"), Live;
+        /// Maximum size of a response, streamed or not.
+        max_response_bytes: Bytes(1_024..=1 << 30) = Number(16 << 20), Live;
+        /// Maximum size of one event of a stream.
+        max_event_bytes: Bytes(1_024..=16 << 20) = Number(1 << 20), Live;
+        /// Price of a million tokens of requests, in any currency, for the metric of costs.
+        input_price: Real(Included(0.0), Included(1e6)) = Unset, Live;
+        /// Price of a million tokens of responses.
+        output_price: Real(Included(0.0), Included(1e6)) = Unset, Live;
     }
 }
 

@@ -204,6 +204,9 @@ fn named_paths(text: &str) -> Vec<String> {
         let tests = component.get("tests").and_then(Value::as_array);
         sources.extend(tests.into_iter().flatten().filter_map(|test| test.get("image")));
     }
+    for upstream in sections("upstreams") {
+        sources.extend([upstream.get("key_file"), upstream.get("ca_file")].into_iter().flatten());
+    }
     let paths = sources.into_iter().filter_map(Value::as_str);
     let is_path = |text: &&str| {
         !text.starts_with("builtin:") && !text.starts_with(HUB) && !crate::data_url::is_data(text)
@@ -343,8 +346,9 @@ mod tests {
     fn configuration_with_mistakes_still_names_files() {
         let text = "[server]\nmistake = 1\n[models.a]\nsource = \"a.gguf\"\nnext = { source = \"b.gguf\" }\n\
                     [models.b]\nsource = \"builtin:x\"\n[components.c]\nsource = \"c.wasm\"\n\
-                    tests = [{ image = \"i.png\" }, { image = \"data:;base64,AA\" }]\n";
-        assert_eq!(named_paths(text), ["a.gguf", "b.gguf", "c.wasm", "i.png"]);
+                    tests = [{ image = \"i.png\" }, { image = \"data:;base64,AA\" }]\n\
+                    [upstreams.u]\nkey_file = \"k\"\n";
+        assert_eq!(named_paths(text), ["a.gguf", "b.gguf", "c.wasm", "i.png", "k"]);
         assert!(named_paths("[models").is_empty());
     }
 

@@ -214,7 +214,8 @@ impl Live {
             return Err(Step::Fixed.refuse(error));
         }
         let registry = old.load_next(config).map_err(|error| Step::Load.refuse(error))?;
-        let changes = old.resolved().changes(&registry.resolved());
+        let mut changes = old.resolved().changes(&registry.resolved());
+        changes.extend(Resolved::changed_secrets(&old.config, &registry.config));
         Ok((!changes.is_empty()).then_some((registry, changes)))
     }
 

@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::number::Number;
 use super::{Checker, one_of};
 use crate::address::Address;
-use crate::config::{ComponentConfig, ModelConfig};
+use crate::config::ComponentConfig;
 use crate::key::Entry;
 use crate::keys::KeyHash;
 use crate::limits::MAX_KEYS;
@@ -234,7 +234,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     pub(super) fn keys(
         &mut self,
         sections: &BTreeMap<String, table::ApiKey>,
-        models: &BTreeMap<String, ModelConfig>,
+        models: &BTreeMap<String, ()>,
         components: &BTreeMap<String, ComponentConfig>,
     ) -> BTreeMap<String, KeyConfig> {
         let mut keys: BTreeMap<String, KeyConfig> = BTreeMap::new();

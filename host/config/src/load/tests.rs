@@ -151,3 +151,79 @@ fn alias_names_an_existing_component() {
         assert!(text.contains(&format!("route `{route}`")), "{text}");
     }
 }
+
+#[test]
+fn upstreams_are_resolved() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("key"), "sk-secret\n").unwrap();
+    let text = "[server]\nmax_body_bytes = 77\n[upstreams.u]\nurl = \"https://llm.example/v1/\"\nkey_file = \"key\"\n\
+                models = { here = \"there\" }\n[keys.k]\nhash = \"sha256:HASH\"\nmodels = [\"here\"]\n";
+    let text = text.replace("HASH", &"0".repeat(64));
+    let config = Config::parse(&text, &Origin::File(folder.path().join("infer.toml"))).unwrap();
+    let upstream = &config.upstreams["u"];
+    assert_eq!(upstream.url.to_string(), "https://llm.example/v1");
+    assert_eq!((upstream.models["here"].as_str(), upstream.max_body_bytes), ("there", 77));
+    assert_eq!(upstream.key.as_ref().unwrap().reveal(), "sk-secret");
+    assert!(!upstream.permits_private());
+    let printed = format!("{config:?}") + &format!("{:?}", crate::Resolved::of(&config));
+    assert!(!printed.contains("sk-secret"), "{printed}");
+    // A new key in the same file is a change, and neither key is shown.
+    std::fs::write(folder.path().join("key"), "sk-other").unwrap();
+    let next = Config::parse(&text, &Origin::File(folder.path().join("infer.toml"))).unwrap();
+    let changes = crate::Resolved::changed_secrets(&config, &next);
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].to_string(), "upstreams.u.key: one key -> another key");
+}
+
+#[test]
+fn mistakes_of_upstreams_are_named() {
+    let (url, models) = ("url = \"https://llm.example/v1\"\n", "models = { here = \"there\" }\n");
+    let cases = [
+        (
+            "url = \"llm.example\"\n",
+            models,
+            "upstream `u`: `url` is invalid (`llm.example`): it has no scheme",
+        ),
+        (
+            "url = \"https://me:secret@llm.example\"\n",
+            models,
+            "upstream `u`: `url` is invalid (`…`): it has a user",
+        ),
+        ("url = \"http://llm.example/v1\"\n", models, "would send the key and all texts unencrypted"),
+        ("url = \"http://1.1.1.1/v1\"\n", models, "would send the key and all texts unencrypted"),
+        ("url = \"https://169.254.169.254\"\n", models, "`url` has a link-local address"),
+        ("url = \"https://[::]\"\n", models, "`url` has an unspecified address"),
+        (url, "models = {}\n", "upstream `u`: `models` is empty"),
+        (url, "models = { local = \"there\" }\n", "model `local` is also a section [models.local]"),
+        (
+            url,
+            "models = { here = \"there\" }\nkey_file = \"absent\"\n",
+            "`key_file` is `/etc/infer/absent`, which cannot be read",
+        ),
+        (
+            url,
+            "models = { here = \"there\" }\nkey_env = \"INFER_TEST_ABSENT\"\n",
+            "`key_env` is `INFER_TEST_ABSENT`, and the environment has no such variable",
+        ),
+        (
+            url,
+            "models = { here = \"there\" }\nkey_env = \"A\"\nkey_file = \"b\"\n",
+            "has both `key_file` and `key_env`",
+        ),
+        (url, "models = { here = \"there\" }\nca_file = \"absent\"\n", "`ca_file` is `/etc/infer/absent`"),
+    ];
+    for (url, rest, expected) in cases {
+        let text = format!("[models.local]\nsource = \"builtin:toxic-bilstm\"\n[upstreams.u]\n{url}{rest}");
+        let found = mistakes(&text);
+        assert!(found.contains(expected) && !found.contains("secret"), "{text}: {found}");
+    }
+    let two = format!("[upstreams.a]\n{url}{models}[upstreams.b]\n{url}{models}");
+    let found = mistakes(&two);
+    assert!(found.contains("upstream `b`: model `here` is also in upstream `a`"), "{found}");
+    let key = format!(
+        "[upstreams.a]\n{url}{models}[keys.k]\nhash = \"sha256:{}\"\nmodels = [\"x\"]\n",
+        "0".repeat(64)
+    );
+    let found = mistakes(&key);
+    assert!(found.contains("key `k`: model `x` is not configured; expected `here`"), "{found}");
+}

@@ -25,6 +25,9 @@ fn mistakes(section: &str, key: &str, value: &str) -> String {
         "components.NAME.tests" => {
             ("[components.a]\nsource = \"builtin:moderate\"\n[[components.a.tests]]", &[("input", "\"x\"")])
         }
+        "upstreams.NAME" => {
+            ("[upstreams.a]", &[("url", "\"https://llm.example/v1\""), ("models", "{ a = \"b\" }")])
+        }
         other => panic!("`{other}` has a number, but no example"),
     };
     let hash = format!("\"sha256:{}\"", "0".repeat(64));
