@@ -86,6 +86,8 @@ mod swap;
 mod text_models;
 /// `infer train` and `infer calibrate`.
 mod train;
+/// Upstreams: forwarded requests, retries, and faults of every kind.
+mod upstreams;
 /// Two versions of a model at once.
 mod versions;
 /// Views of animations and long images.

@@ -14,6 +14,7 @@ use infer_models::weights::Reuse;
 use infer_sandbox::World;
 use infer_server::serve::tls::Tls;
 use infer_server::threads::block_on;
+use infer_server::upstream;
 
 use super::admin;
 use crate::cli::Check;
@@ -23,6 +24,7 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
     for model in config.models.values_mut().filter(|model| model.reuse == Reuse::All) {
         model.reuse = Reuse::Packed;
     }
+    upstream::check(&config)?;
     let registry = Registry::load(config)?;
     let tested = block_on(self_test::run(&registry, None))??;
     if let Some(other) = &arguments.diff {
@@ -127,9 +129,36 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
             limits.handles
         )?;
     }
+    upstreams(&registry.config, out)?;
     let Tested { models, components } = tested;
     writeln!(out, "\nself-tests     {models} of models, {components} of components passed")?;
     writeln!(out, "\nthe configuration is valid")?;
+    Ok(())
+}
+
+/// Prints the upstreams, without connecting to them.
+fn upstreams(config: &Config, out: &mut impl Write) -> std::io::Result<()> {
+    for (name, config) in &config.upstreams {
+        writeln!(out, "\nupstream {name}")?;
+        writeln!(out, "  url          {}", config.url)?;
+        match &config.key_source {
+            Some(source) => writeln!(out, "  key          from {source}")?,
+            None => writeln!(out, "  key          none")?,
+        }
+        for (here, there) in &config.models {
+            writeln!(out, "  model        {} = {}", one_line(here), one_line(there))?;
+        }
+        let private = if config.permits_private() { "permitted" } else { "rejected" };
+        writeln!(out, "  addresses    loopback and private ones are {private}")?;
+        writeln!(
+            out,
+            "  limits       {} connections, connect {} ms, first byte {} ms, idle {} ms",
+            config.connections,
+            config.times.connect.as_millis(),
+            config.times.first_byte.as_millis(),
+            config.times.idle.as_millis()
+        )?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use infer_config::{Address, Config, ServerConfig};
+use infer_config::{Address, Config};
 use infer_control::live::Live;
 use infer_control::registry::Registry;
 use infer_control::watch;
@@ -15,6 +15,7 @@ use infer_server::serve::Listeners;
 use infer_server::serve::tls::Tls;
 use infer_server::service::Service;
 use infer_server::threads::block_on;
+use infer_server::upstream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -72,7 +73,8 @@ fn read(path: Option<&Path>, listen: Option<&Address>) -> anyhow::Result<Config>
             bail!("`--listen` {why}");
         }
     }
-    raise_file_limit(&mut config.server);
+    upstream::check(&config)?;
+    raise_file_limit(&mut config);
     Ok(config)
 }
 
@@ -89,10 +91,13 @@ async fn reload_on_hangup(live: Arc<Live>, tls: Option<Arc<Tls>>, mut hangup: Si
 
 /// Raises the limit of file descriptors for the configured connections, or lowers the limit of
 /// connections to fit.
-fn raise_file_limit(server: &mut ServerConfig) {
+fn raise_file_limit(config: &mut Config) {
+    let upstreams: usize = config.upstreams.values().map(|upstream| upstream.connections).sum();
+    let server = &mut config.server;
+    let others = OTHER_FILES.saturating_add(upstreams as u64);
     let limit = getrlimit(Resource::Nofile);
     let maximum = limit.maximum.unwrap_or(u64::MAX);
-    let needed = (server.connections.max_connections as u64).saturating_add(OTHER_FILES);
+    let needed = (server.connections.max_connections as u64).saturating_add(others);
     let mut current = limit.current.unwrap_or(u64::MAX);
     if current < needed {
         let raised = Rlimit { current: Some(needed.min(maximum)), maximum: limit.maximum };
@@ -101,7 +106,7 @@ fn raise_file_limit(server: &mut ServerConfig) {
         }
     }
     if current < needed {
-        let max = current.saturating_sub(OTHER_FILES).max(current / 2).max(1) as usize;
+        let max = current.saturating_sub(others).max(current / 2).max(1) as usize;
         warn!(
             "`connections` is {}, and this process may open {current} files (`ulimit -n`); the server accepts {max} connections",
             server.connections.max_connections

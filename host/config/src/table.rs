@@ -361,8 +361,7 @@ section! {
         key_env: Text = Unset, Live;
         /// PEM file of the root certificates to trust, instead of the system's.
         ca_file: Path = Unset, Live;
-        /// Permits connections to loopback and private addresses. Without it they are permitted
-        /// only if the host in `url` is an IP address or `localhost`.
+        /// Permits loopback and private addresses, also if `url` names neither `localhost` nor one.
         private_addresses: Boolean = Flag(false), Live;
         /// Maximum time to resolve the name, to connect and to agree on TLS.
         connect_ms: Milliseconds(1..=HOUR) = Number(5_000), Live;
@@ -374,8 +373,8 @@ section! {
         /// Connections, each with one request in flight; beyond it requests get 429. Idle
         /// connections are kept for a minute.
         connections: Count(1..=1_024) = Number(64), Live;
-        /// Maximum number of retries of one request. A request is retried before the first byte of
-        /// its response, if the connection failed, or for the statuses 429, 502, 503 and 504.
+        /// Maximum number of retries of one request, before the first byte of its response, if the
+        /// connection failed or for the statuses 429, 502, 503 and 504.
         retries: Count(0..=10) = Number(2), Live;
         /// Retries of all requests, in percent of them. Ten more are permitted after a time without
         /// retries.

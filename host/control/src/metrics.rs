@@ -7,6 +7,7 @@
 
 mod counted;
 mod scraped;
+mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,6 +31,7 @@ use counted::{
 };
 pub use scraped::DROPPED_LOG_LINES;
 use scraped::{LiveModels, Scraped};
+pub use upstream::UpstreamRecorder;
 
 /// Content type of the exposition format.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -97,6 +99,12 @@ impl Metrics {
     pub fn recorder(&self, component: &str) -> Recorder {
         let (counted, event_names) = (self.counted.clone(), self.event_names.clone());
         Recorder { component: component.into(), counted, event_names }
+    }
+
+    /// Returns the recorder for the requests to the upstream `name`.
+    #[must_use]
+    pub fn upstream(&self, name: &str) -> UpstreamRecorder {
+        UpstreamRecorder::new(name, self.counted.clone())
     }
 
     /// Counts a request to `route`, a path of the route table.

@@ -1,5 +1,6 @@
 //! Errors of requests as responses: 4xx explain the problem, 5xx hide it and log it.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 
 use axum::Json;
@@ -26,7 +27,7 @@ const UNSUPPORTED_ENCODING: &str = "unsupported_encoding";
 pub struct ApiError {
     status: StatusCode,
     /// Machine-readable code.
-    code: &'static str,
+    code: Cow<'static, str>,
     /// Human-readable message.
     message: String,
     /// Path of the invalid part of the request.
@@ -162,8 +163,8 @@ impl ApiError {
     }
 
     /// Machine-readable code.
-    pub fn code(&self) -> &'static str {
-        self.code
+    pub fn code(&self) -> &str {
+        &self.code
     }
 
     /// Status of the response.
@@ -176,9 +177,25 @@ impl ApiError {
         self.retry_after
     }
 
-    fn new(status: StatusCode, code: &'static str, message: impl Display) -> Self {
+    fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, message: impl Display) -> Self {
         let message = excerpt_of(message, MESSAGE_BYTES);
-        ApiError { status, code, message, param: None, retry_after: None }
+        ApiError { status, code: code.into(), message, param: None, retry_after: None }
+    }
+
+    /// An error of an upstream: 429 or 5xx, of which the message names the upstream and the cause;
+    /// or 4xx, with the upstream's own code and message.
+    pub(crate) fn upstream(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Display,
+    ) -> Self {
+        ApiError::new(status, code, message)
+    }
+
+    /// The same error, with this `Retry-After` in seconds.
+    #[must_use]
+    pub(crate) fn after(self, retry_after: Option<u64>) -> Self {
+        ApiError { retry_after, ..self }
     }
 
     /// 429: the server is at capacity.
@@ -246,7 +263,7 @@ impl From<CallError> for ApiError {
                 return match cause {
                     Cause::GuestTime(_) => ApiError {
                         message: "the component exceeded its time limit".into(),
-                        code: "guest_time",
+                        code: "guest_time".into(),
                         ..ApiError::deadline()
                     },
                     Cause::ServerMemory(_) => ApiError::busy(),
@@ -258,7 +275,7 @@ impl From<CallError> for ApiError {
             CallError::Fault { fault, model, .. } => from_fault(fault, model.as_ref()),
         };
         if response.status.is_server_error() {
-            error!(code = response.code, "{error}");
+            error!(code = response.code(), "{error}");
         }
         response
     }
@@ -354,14 +371,14 @@ struct Body<'a> {
     /// Path of the invalid part of the request.
     param: Option<&'a str>,
     /// Machine-readable code.
-    code: &'static str,
+    code: &'a str,
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let kind = if self.status.is_client_error() { "invalid_request_error" } else { "server_error" };
         let body =
-            Body { message: &self.message, r#type: kind, param: self.param.as_deref(), code: self.code };
+            Body { message: &self.message, r#type: kind, param: self.param.as_deref(), code: &self.code };
         let mut response = (self.status, Json(Envelope { error: body })).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

@@ -4,6 +4,7 @@
 //!
 //! - `serve`: listeners from bind to drain
 //! - `service`: the routers of the live snapshot
+//! - `upstream`: servers to which requests are forwarded
 //! - `routes`: the route table, one module for each endpoint; `error`: errors as responses
 //! - `admission`: limits on running and queued requests; `bodies`: the memory of request bodies
 //! - `limits`: fixed limits; `keys`: API keys and their permissions; `rates`: token buckets
@@ -21,3 +22,4 @@ pub mod routes;
 pub mod serve;
 pub mod service;
 pub mod threads;
+pub mod upstream;

@@ -141,6 +141,41 @@ pub(crate) const MAX_NUMBER_BYTES: usize = 32;
 /// Maximum length of `logit_bias`, in bytes of JSON. Bounds the memory of a map without effect.
 pub(crate) const MAX_BIAS_BYTES: usize = 4096;
 
+// Upstreams.
+
+/// Maximum time for which an idle connection to an upstream is kept. Bounds descriptors of no use.
+pub(crate) const MAX_IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// Maximum number of threads that resolve the name of one upstream. Bounds the threads that a name
+/// server which does not answer takes.
+pub(crate) const MAX_RESOLUTIONS: usize = 4;
+
+/// Maximum number of addresses of an upstream's name that are tried. Bounds the attempts.
+pub(crate) const MAX_UPSTREAM_ADDRESSES: usize = 8;
+
+/// Maximum size of the head of an upstream's response, and of hyper's read buffer, in bytes. Bounds
+/// the memory of a connection.
+pub(crate) const MAX_UPSTREAM_HEAD_BYTES: usize = 64 << 10;
+
+/// Maximum number of bytes of an upstream's error that are read for its message, in bytes. Bounds
+/// memory.
+pub(crate) const MAX_UPSTREAM_ERROR_BYTES: usize = 16 << 10;
+
+/// Maximum number of choices of an upstream's stream. Bounds the memory that records which have
+/// ended.
+pub(crate) const MAX_STREAM_CHOICES: usize = 128;
+
+/// Maximum number of retries in a burst, before the share of `retry_percent` applies.
+pub(crate) const MAX_RETRY_TOKENS: u32 = 10;
+
+/// Maximum pause before a retry, unless the upstream asks for a longer one. Bounds the wait of a
+/// client.
+pub(crate) const MAX_RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// Size of a stream's unsent events beyond which no more are read from the upstream, in bytes.
+/// Bounds the memory of a client that reads slowly.
+pub(crate) const MAX_UNSENT_BYTES: usize = 256 << 10;
+
 // Open Inference Protocol.
 
 /// Maximum nesting of arrays of a tensor's elements: more axes than any tensor has. Bounds

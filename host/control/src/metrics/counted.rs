@@ -1,8 +1,11 @@
 //! Metrics that are counted as events happen. To add one, add its entry to the table below, and the
 //! line that counts it to [`Metrics`](super::Metrics) or [`Recorder`](super::Recorder).
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -63,8 +66,12 @@ macro_rules! metrics {
         })*
     };
     (@type Count, $labels:ty) => { Family<$labels, Counter> };
+    (@type Amount, $labels:ty) => { Family<$labels, Counter<f64, AtomicU64>> };
+    (@type State, $labels:ty) => { Family<$labels, Gauge> };
     (@type $histogram:ident, $labels:ty) => { Histograms<$labels> };
     (@new Count) => { Family::default() };
+    (@new Amount) => { Family::default() };
+    (@new State) => { Family::default() };
     (@new Seconds) => { Family::new_with_constructor(|| Histogram::new(SECONDS)) };
     (@new Rows) => { Family::new_with_constructor(|| Histogram::new(ROWS)) };
     (@new Bytes) => { Family::new_with_constructor(|| Histogram::new(BYTES)) };
@@ -106,6 +113,18 @@ metrics! {
         "Tokens of answers that were held back and then sent";
     guard_delay: Seconds { component: Arc<str> },
         "Time for which a part of an answer was held back";
+    upstream_requests: Count { upstream: Arc<str>, key: String, outcome: &'static str },
+        "Requests to an upstream, by API key: ok, rejected, failed, timeout, open (circuit breaker), busy, cancelled";
+    upstream_tokens: Count { upstream: Arc<str>, key: String, kind: &'static str },
+        "Tokens that an upstream reported, by API key: input, output";
+    upstream_cost: Amount { upstream: Arc<str>, key: String },
+        "Cost of these tokens, in the currency of the configured prices";
+    upstream_retries: Count { upstream: Arc<str> },
+        "Requests that were sent to an upstream again";
+    upstream_first_byte: Seconds { upstream: Arc<str> },
+        "Time from sending a request to an upstream to the head of its response";
+    upstream_breaker_state: State { upstream: Arc<str> },
+        "Circuit breaker of an upstream: 0 closed, 1 probing, 2 open";
     reloads: Count { outcome: &'static str },
         "Changed configurations: applied, unchanged, or the step that failed: read, fixed, load, self_test";
 }

@@ -25,10 +25,9 @@ mod unsupported;
 use std::sync::Arc;
 
 use answer::{Ended, Turn};
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 pub(super) use form::Form;
@@ -40,11 +39,9 @@ use stream::Stream;
 
 use super::call::Call;
 use super::context::{Caller, RequestContext};
+use super::gateway;
 use super::guard::Admission;
 use crate::error::ApiError;
-
-/// Header that makes nginx and similar proxies forward a stream unbuffered.
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// State of one of the two routes.
 #[derive(Clone)]
@@ -59,7 +56,14 @@ pub(super) async fn handle(
     Extension(call): Call,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let ParsedRequest { model, mut request, stream, include_usage } = request::read(form, &body?)?;
+    let body = body?;
+    if let Some(forward) = gateway::find(&context, &body)? {
+        if !caller.may_ask(&forward.model) {
+            return Err(unknown(&context, &caller, &forward.model));
+        }
+        return forward.answer(&context, &caller, form.upstream_path(), &call).await;
+    }
+    let ParsedRequest { model, mut request, stream, include_usage } = request::read(form, &body)?;
     let model = find(&context, &caller, &model)?.clone();
     let head = Head::new(form, &call.id, &model, request.params.logprobs.is_some());
     // The prefix cache and the judged turns are shared between the chats of one API key, and never
@@ -79,7 +83,7 @@ pub(super) async fn handle(
             let remarks = vec![remark];
             if stream {
                 let stream = Stream { head, include_usage, remarks, unsent: unsent() };
-                return Ok(events(stream::refused(stream, refusal)));
+                return Ok(stream::refused(stream, refusal));
             }
             let written = Written { text: refusal.to_owned(), remarks, ..Written::default() };
             return Ok(
@@ -91,33 +95,28 @@ pub(super) async fn handle(
     let turn = Turn { model, session: Session::new(&owner), request, guard, owner, call };
     if stream {
         let stream = Stream { head, include_usage, remarks, unsent: unsent() };
-        return Ok(events(stream::begin(turn, stream).await?));
+        return stream::begin(turn, stream).await;
     }
     let (written, Ended { end, usage, timings, .. }) = turn.whole(remarks).await?;
     Ok(Json(head.completion(written, end, usage, timings)).into_response())
 }
 
-/// The response with the events `body`.
-fn events(body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-cache"),
-        // A buffering proxy would delay events.
-        (ACCEL_BUFFERING, "no"),
-    ];
-    (headers, body).into_response()
-}
-
 /// Looks up the language model called `name`.
 fn find<'e>(context: &'e RequestContext, caller: &Caller, name: &str) -> Result<&'e Arc<Model>, ApiError> {
-    let may_use =
-        |model: &Model| model.is_language() && caller.0.as_ref().is_none_or(|key| key.may_ask(model.name()));
-    let models = &context.registry.models;
-    models.get(name).filter(|model| may_use(model)).ok_or_else(|| {
-        let known: Vec<_> = models.values().filter(|model| may_use(model)).collect();
-        let known: Vec<_> = known.iter().map(|model| model.name()).collect();
-        ApiError::no_model(name, &known, &no_language_model(caller.0.is_some()))
-    })
+    let found = context.registry.models.get(name);
+    found.filter(|model| may_use(caller, model)).ok_or_else(|| unknown(context, caller, name))
+}
+
+fn may_use(caller: &Caller, model: &Model) -> bool {
+    model.is_language() && caller.may_ask(model.name())
+}
+
+/// The error for a model `name` that the caller may not use, or that does not exist.
+fn unknown(context: &RequestContext, caller: &Caller, name: &str) -> ApiError {
+    let local = context.registry.models.values().filter(|model| may_use(caller, model));
+    let remote = context.upstreams.models().map(|(name, _)| name).filter(|name| caller.may_ask(name));
+    let known: Vec<_> = local.map(|model| model.name()).chain(remote).collect();
+    ApiError::no_model(name, &known, &no_language_model(caller.0.is_some()))
 }
 
 /// Message for a caller without a usable language model, with the remedy.

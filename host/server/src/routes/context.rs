@@ -30,6 +30,7 @@ use crate::keys::{Key, Keyring, Rejected};
 use crate::rates;
 use crate::rates::Addresses;
 use crate::serve::{Lease, Peer};
+use crate::upstream::Upstreams;
 
 /// State shared by all requests of a snapshot.
 pub struct RequestContext {
@@ -42,6 +43,7 @@ pub struct RequestContext {
     pub(super) responses: Arc<ResponseStore>,
     pub(super) moderators: Arc<Moderators>,
     pub(super) guards: Guards,
+    pub(super) upstreams: Arc<Upstreams>,
     memory: BodyMemory,
     keys: Keyring,
     addresses: Option<Arc<Addresses>>,
@@ -54,6 +56,11 @@ pub struct RequestContext {
 pub(super) struct Caller(pub(super) Option<Arc<Key>>);
 
 impl Caller {
+    /// True if the key permits requests for the model `name`.
+    pub(super) fn may_ask(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|key| key.may_ask(name))
+    }
+
     /// Checks whether the key permits `component`.
     ///
     /// # Errors
@@ -95,6 +102,7 @@ impl RequestContext {
             responses: Arc::default(),
             moderators: Arc::new(Moderators::new(&registry)),
             guards: Guards::new(&registry),
+            upstreams: Arc::new(Upstreams::new(&registry.config, &registry.metrics, &Upstreams::default())),
             memory: BodyMemory::new(server.body_memory_bytes, registry.sandbox.memory().clone()),
             keys: Keyring::new(&registry.config.keys),
             addresses: server.rate_per_ip.map(Addresses::new).map(Arc::new),
@@ -136,6 +144,7 @@ impl RequestContext {
             responses: self.responses.clone(),
             moderators: Arc::new(Moderators::new(&registry)),
             guards: Guards::new(&registry),
+            upstreams: Arc::new(Upstreams::new(&registry.config, &registry.metrics, &self.upstreams)),
             keys: self.keys.next(&registry.config.keys, &self.registry.config.keys),
             work: self.work.clone(),
             live: self.live.clone(),

@@ -291,7 +291,8 @@ fn reason(status: StatusCode) -> &'static str {
         422 => "`Idempotency-Key` was used before with another request",
         429 => "the server is at capacity, or a limit of this address or API key is reached",
         501 => "no configured model supports the request",
-        503 => "not ready",
+        502 => "an upstream has failed; the message names it and the cause",
+        503 => "not ready, or an upstream is unavailable",
         504 => "deadline exceeded",
         _ => "internal error; the server's log has the reason, under the request's id",
     }

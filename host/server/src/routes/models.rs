@@ -1,5 +1,5 @@
-//! `GET /v1/models` and `GET /v1/models/NAME`: loaded models and components, in OpenAI's format
-//! with additional members.
+//! `GET /v1/models` and `GET /v1/models/NAME`: loaded models and components, and models of
+//! upstreams, in OpenAI's format with additional members.
 
 use std::sync::Arc;
 
@@ -7,7 +7,6 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use infer_control::registry::Registry;
 use infer_engine::Format;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -57,6 +56,11 @@ enum Facts {
         models: Vec<String>,
         hash: String,
     },
+    /// A language model of another server.
+    Upstream {
+        /// Name of the server in infer.toml.
+        upstream: String,
+    },
 }
 
 pub(super) fn openapi_list() -> RouteDoc {
@@ -76,7 +80,7 @@ pub(super) async fn list(
     State(context): State<Arc<RequestContext>>,
     caller: Option<Extension<Caller>>,
 ) -> Json<List> {
-    Json(List { object: "list", data: entries(&context.registry, caller) })
+    Json(List { object: "list", data: entries(&context, caller) })
 }
 
 /// Returns one of them.
@@ -86,7 +90,7 @@ pub(super) async fn one(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Entry>, ApiError> {
     let Path(name) = name?;
-    let mut entries = entries(&context.registry, caller);
+    let mut entries = entries(&context, caller);
     let Some(index) = entries.iter().position(|entry| entry.id == name) else {
         let known: Vec<_> = entries.iter().map(|entry| entry.id.as_str()).collect();
         return Err(ApiError::no_model(&name, &known, "no model is configured for this caller"));
@@ -94,7 +98,8 @@ pub(super) async fn one(
     Ok(Json(entries.swap_remove(index)))
 }
 
-fn entries(registry: &Registry, caller: Option<Extension<Caller>>) -> Vec<Entry> {
+fn entries(context: &RequestContext, caller: Option<Extension<Caller>>) -> Vec<Entry> {
+    let registry = &context.registry;
     let key = caller.and_then(|Extension(caller)| caller.0);
     let may_ask = |name: &str| key.as_ref().is_none_or(|key| key.may_ask(name));
     let models = registry.models.values().filter(|model| may_ask(model.name())).map(|model| {
@@ -122,5 +127,8 @@ fn entries(registry: &Registry, caller: Option<Extension<Caller>>) -> Vec<Entry>
             (component.name().to_owned(), facts)
         });
     let entry = |(id, facts)| Entry { id, object: "model", created: 0, owned_by: "infer", facts };
-    models.chain(components).map(entry).collect()
+    let remote = context.upstreams.models().filter(|(name, _)| may_ask(name));
+    let remote = remote
+        .map(|(name, upstream)| (name.to_owned(), Facts::Upstream { upstream: upstream.name.to_string() }));
+    models.chain(components).chain(remote).map(entry).collect()
 }

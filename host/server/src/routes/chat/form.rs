@@ -14,6 +14,16 @@ pub(crate) enum Form {
     Completion,
 }
 
+impl Form {
+    /// Path of the form below the URL of an upstream.
+    pub(super) fn upstream_path(self) -> &'static str {
+        match self {
+            Form::Chat => "/chat/completions",
+            Form::Completion => "/completions",
+        }
+    }
+}
+
 /// The error for the member called `name`.
 pub(super) fn at(name: &str, message: &str) -> ApiError {
     ApiError::invalid(name, format!("`{name}` {message}"))

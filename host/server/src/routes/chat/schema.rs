@@ -80,5 +80,5 @@ pub(crate) fn openapi(form: Form) -> RouteDoc {
     let event = ObjectBuilder::new().property("data", data).required("data");
     doc.json_response::<Completion>(ok, "the answer")
         .response(ok, "text/event-stream", events, event)
-        .errors(&[404])
+        .errors(&[404, 502, 503])
 }
