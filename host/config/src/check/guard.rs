@@ -146,6 +146,19 @@ mod tests {
     }
 
     #[test]
+    fn upstreams_are_not_left_unguarded() {
+        let text = "[components.list]\nsource = \"builtin:moderate\"\n[chat.guard]\noutput = \"list\"\n\
+                    [upstreams.far]\nurl = \"https://a.example/v1\"\nmodels = { a = \"a\" }\n";
+        let error = Config::parse(text, &Origin::Builtin).unwrap_err().to_string();
+        assert!(
+            error.contains("upstream `far`: `[chat.guard]` judges chats of local models only"),
+            "{error}"
+        );
+        let text = text.replace("output = \"list\"", "");
+        Config::parse(&text, &Origin::Builtin).unwrap();
+    }
+
+    #[test]
     fn guard_of_a_model_replaces_the_default() {
         let text = "[components.list]\nsource = \"builtin:moderate\"\n[chat.guard]\ninput = \"list\"\n\
                     [models.text]\nsource = \"builtin:toxic-bilstm\"\n[models.text.guard]\n";
