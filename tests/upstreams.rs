@@ -1,4 +1,5 @@
 mod faults;
+mod guards;
 mod scripted;
 
 use std::sync::Arc;

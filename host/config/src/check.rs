@@ -50,7 +50,6 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             components.insert(name, component);
         }
         let server = self.server(&file.server, file.keys.is_empty(), &components);
-        self.only_local_guards(&file.upstreams, &guards);
         let upstreams = self.upstreams(file.upstreams, &models, server.max_body_bytes);
         let remote = upstreams.values().flat_map(|upstream| upstream.models.keys());
         let names = models.keys().chain(remote).map(|name| (name.clone(), ())).collect();

@@ -53,10 +53,18 @@ pub struct Guards {
     pub default: Option<GuardConfig>,
     /// `[models.NAME.guard]` by the model's name.
     pub models: BTreeMap<String, GuardConfig>,
+    /// `[upstreams.NAME.guard]` by the upstream's name.
+    pub upstreams: BTreeMap<String, GuardConfig>,
 }
 
 impl Guards {
-    /// The guard of `model`.
+    /// The guard of the upstream `name`.
+    #[must_use]
+    pub fn of_upstream(&self, name: &str) -> Option<&GuardConfig> {
+        self.upstreams.get(name).or(self.default.as_ref())
+    }
+
+    /// The guard of the local `model`.
     #[must_use]
     pub fn of(&self, model: &str) -> Option<&GuardConfig> {
         self.models.get(model).or(self.default.as_ref())
@@ -65,7 +73,9 @@ impl Guards {
     /// Iterates over the guards, with the section of each.
     pub fn iter(&self) -> impl Iterator<Item = (String, &GuardConfig)> {
         let default = self.default.iter().map(|guard| ("chat.guard".to_owned(), guard));
-        default.chain(self.models.iter().map(|(name, guard)| (format!("models.{name}.guard"), guard)))
+        let models = self.models.iter().map(|(name, guard)| (format!("models.{name}.guard"), guard));
+        let upstreams = self.upstreams.iter().map(|(name, guard)| (format!("upstreams.{name}.guard"), guard));
+        default.chain(models).chain(upstreams)
     }
 }
 

@@ -328,6 +328,8 @@ fn upstream(config: &UpstreamConfig) -> UpstreamValues {
         max_event_bytes: one(max_event_bytes),
         input_price: optional(*input),
         output_price: optional(*output),
+        // Listed by itself, as that of `[chat.guard]`.
+        guard: Values::new(),
     }
 }
 

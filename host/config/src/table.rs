@@ -218,13 +218,13 @@ section! {
     /// `[chat]`
     #[derive(Default)]
     Chat, ChatValues {
-        /// Moderators of the chats of all language models without a guard of their own.
+        /// Moderators of all chats whose model or upstream has no guard of its own.
         guard: Table<Guard> = Unset, Live;
     }
 }
 
 section! {
-    /// `[chat.guard]` and `[models.NAME.guard]`
+    /// `[chat.guard]`, `[models.NAME.guard]` and `[upstreams.NAME.guard]`
     Guard, GuardValues {
         /// The moderator that judges new turns before the model reads them.
         input: Text = Unset, Live;
@@ -393,6 +393,8 @@ section! {
         input_price: Real(Included(0.0), Included(1e6)) = Unset, Live;
         /// Price of a million tokens of responses.
         output_price: Real(Included(0.0), Included(1e6)) = Unset, Live;
+        /// [Moderators of its chats](#guards-of-chats), instead of those of `[chat.guard]`.
+        guard: Table<Guard> = Unset, Live;
     }
 }
 

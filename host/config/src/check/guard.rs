@@ -24,7 +24,12 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         {
             models.insert(name.clone(), self.guard(&format!("`[models.{name}.guard]`"), guard, file));
         }
-        Guards { default, models }
+        let mut upstreams = BTreeMap::new();
+        for (name, guard) in file.upstreams.iter().filter_map(|(name, one)| Some((name, one.guard.as_ref()?)))
+        {
+            upstreams.insert(name.clone(), self.guard(&format!("`[upstreams.{name}.guard]`"), guard, file));
+        }
+        Guards { default, models, upstreams }
     }
 
     fn guard(&mut self, subject: &str, guard: &table::Guard, file: &File) -> GuardConfig {
@@ -146,16 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn upstreams_are_not_left_unguarded() {
+    fn upstreams_have_the_guard_of_all_chats() {
         let text = "[components.list]\nsource = \"builtin:moderate\"\n[chat.guard]\noutput = \"list\"\n\
                     [upstreams.far]\nurl = \"https://a.example/v1\"\nmodels = { a = \"a\" }\n";
-        let error = Config::parse(text, &Origin::Builtin).unwrap_err().to_string();
-        assert!(
-            error.contains("upstream `far`: `[chat.guard]` judges chats of local models only"),
-            "{error}"
-        );
-        let text = text.replace("output = \"list\"", "");
-        Config::parse(&text, &Origin::Builtin).unwrap();
+        let guard =
+            |text: &str| Config::parse(text, &Origin::Builtin).unwrap().guards.of_upstream("far").cloned();
+        assert_eq!(guard(text).unwrap().output.as_deref(), Some("list"));
+        assert_eq!(guard(&format!("{text}[upstreams.far.guard]")).unwrap().output, None);
     }
 
     #[test]

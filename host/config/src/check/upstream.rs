@@ -8,7 +8,7 @@ use infer_engine::text::{QUOTE_BYTES, excerpt};
 use toml::Spanned;
 
 use super::{Checker, inner};
-use crate::config::{Guards, ModelConfig};
+use crate::config::ModelConfig;
 use crate::limits::{MAX_CA_BYTES, MAX_UPSTREAM_KEY_BYTES};
 use crate::network::{self, Class};
 use crate::place::Place;
@@ -18,23 +18,6 @@ use crate::upstream::{
 };
 
 impl<P: Fn(usize) -> Place> Checker<'_, P> {
-    /// Rejects `[chat.guard]` beside upstreams, whose chats no guard judges yet.
-    pub(super) fn only_local_guards(
-        &mut self,
-        upstreams: &BTreeMap<String, table::Upstream>,
-        guards: &Guards,
-    ) {
-        let is_judging =
-            guards.default.as_ref().is_some_and(|guard| guard.input.is_some() || guard.output.is_some());
-        for (name, section) in upstreams.iter().filter(|_| is_judging) {
-            let message = format!(
-                "upstream `{name}`: `[chat.guard]` judges chats of local models only; use sections \
-                 [models.NAME.guard] in its place, or remove the upstream"
-            );
-            self.mistake(section.url.span().start, message);
-        }
-    }
-
     /// Checks all upstreams. A name of a model is that of a local model or of one upstream.
     /// `max_body_bytes` is the server's.
     pub(super) fn upstreams(

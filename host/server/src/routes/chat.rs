@@ -39,8 +39,9 @@ use stream::Stream;
 
 use super::call::Call;
 use super::context::{Caller, RequestContext};
-use super::gateway;
+use super::gateway::{self, Forward, Guarded};
 use super::guard::Admission;
+use super::guard::turns::of_prompt;
 use crate::error::ApiError;
 
 /// State of one of the two routes.
@@ -57,22 +58,22 @@ pub(super) async fn handle(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let body = body?;
-    if let Some(forward) = gateway::find(&context, &body)? {
-        if !caller.may_ask(&forward.model) {
-            return Err(unknown(&context, &caller, &forward.model));
-        }
-        return forward.answer(&context, &caller, form.upstream_path(), &call).await;
-    }
-    let ParsedRequest { model, mut request, stream, include_usage } = request::read(form, &body)?;
-    let model = find(&context, &caller, &model)?.clone();
-    let head = Head::new(form, &call.id, &model, request.params.logprobs.is_some());
     // The prefix cache and the judged turns are shared between the chats of one API key, and never
     // across keys.
     let owner: Arc<str> =
         caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
+    if let Some(forward) = gateway::find(&context, &body)? {
+        if !caller.may_ask(&forward.model) {
+            return Err(unknown(&context, &caller, &forward.model));
+        }
+        return pass_on(forward, &context, &caller, form, owner, &call).await;
+    }
+    let ParsedRequest { model, mut request, stream, include_usage } = request::read(form, &body)?;
+    let model = find(&context, &caller, &model)?.clone();
+    let head = Head::new(form, &call.id, &model, request.params.logprobs.is_some());
     let guard = context.guards.of(model.name()).cloned();
     let admission = match &guard {
-        Some(guard) => guard.admit(&mut request.prompt, &owner, &call).await?,
+        Some(guard) => guard.admit(|| of_prompt(&mut request.prompt), &owner, &call).await?,
         None => Admission::Read(Vec::new()),
     };
     let unsent = || context.registry.sandbox.memory().reservation();
@@ -80,15 +81,8 @@ pub(super) async fn handle(
         Admission::Read(remarks) => remarks,
         Admission::Refuse(remark) => {
             let refusal = guard.as_ref().map_or("", |guard| guard.refusal());
-            let remarks = vec![remark];
-            if stream {
-                let stream = Stream { head, include_usage, remarks, unsent: unsent() };
-                return Ok(stream::refused(stream, refusal));
-            }
-            let written = Written { text: refusal.to_owned(), remarks, ..Written::default() };
-            return Ok(
-                Json(head.completion(written, End::REFUSED, TokenUsage::default(), None)).into_response()
-            );
+            let answer = Stream { head, include_usage, remarks: vec![remark], unsent: unsent() };
+            return Ok(refuse(answer, refusal, stream));
         }
     };
     let model = model.ensure_loaded(call.deadline).await?;
@@ -99,6 +93,44 @@ pub(super) async fn handle(
     }
     let (written, Ended { end, usage, timings, .. }) = turn.whole(remarks).await?;
     Ok(Json(head.completion(written, end, usage, timings)).into_response())
+}
+
+/// Passes a request on to its upstream, under the guard that it may have.
+async fn pass_on(
+    mut forward: Forward,
+    context: &RequestContext,
+    caller: &Caller,
+    form: Form,
+    owner: Arc<str>,
+    call: &infer_sandbox::Request,
+) -> Result<Response, ApiError> {
+    let mut guarded = None;
+    if let Some(guard) = context.guards.of_upstream(forward.upstream()) {
+        match forward.admit(guard, &owner, call).await? {
+            Admission::Read(remarks) => {
+                guarded = Some(Guarded { guard: guard.clone(), owner, remarks, call: call.clone() });
+            }
+            Admission::Refuse(remark) => {
+                let (head, unsent) = (
+                    Head::remote(form, &call.id, &forward.model),
+                    context.registry.sandbox.memory().reservation(),
+                );
+                let answer = Stream { head, include_usage: false, remarks: vec![remark], unsent };
+                return Ok(refuse(answer, guard.refusal(), forward.is_streamed()));
+            }
+        }
+    }
+    forward.answer(context, caller, form.upstream_path(), guarded, call).await
+}
+
+/// The response to a request that a guard refused.
+fn refuse(answer: Stream, refusal: &str, is_streamed: bool) -> Response {
+    if is_streamed {
+        return stream::refused(answer, refusal);
+    }
+    let Stream { head, remarks, .. } = answer;
+    let written = Written { text: refusal.to_owned(), remarks, ..Written::default() };
+    Json(head.completion(written, End::REFUSED, TokenUsage::default(), None)).into_response()
 }
 
 /// Looks up the language model called `name`.

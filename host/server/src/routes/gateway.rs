@@ -4,11 +4,14 @@
 //!
 //! - `request`: the body of a request, with the upstream's name of the model
 //! - `piece`: an answer, or a part of one, with the texts in it
+//! - `input`, `guarded`: the texts of requests and answers under a guard
 //! - `sending`: sends a request; errors of it, and of the upstream
 //! - `stream`: answers as server-sent events
 //! - `account`: usage, cost and outcome of a request
 
 mod account;
+mod guarded;
+mod input;
 mod piece;
 mod request;
 mod sending;
@@ -21,11 +24,13 @@ use axum::body::Bytes;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use infer_sandbox::Reservation;
+use input::Input;
 use piece::Piece;
 use request::Members;
 use sending::{request_id, send};
 
 use super::context::{Caller, RequestContext};
+use super::guard::{Admission, Guard, Remark};
 use crate::error::ApiError;
 use crate::upstream::{Answer, Cause, Outgoing, Upstream};
 
@@ -67,17 +72,29 @@ pub(super) fn find(context: &RequestContext, body: &[u8]) -> Result<Option<Forwa
 }
 
 impl Forward {
+    /// Name of the upstream.
+    pub(super) fn upstream(&self) -> &str {
+        &self.upstream.name
+    }
+
+    /// True if the answer is streamed.
+    pub(super) fn is_streamed(&self) -> bool {
+        self.stream
+    }
+
     /// Sends the request to `path` of the upstream, and returns its answer. `call` has the
     /// deadline.
     ///
     /// # Errors
     ///
-    /// Errors of the upstream: 4xx with their own message, others with the upstream and the cause.
+    /// Errors of the upstream: 4xx with their own message, others with the upstream and the cause;
+    /// those of its guard.
     pub(super) async fn answer(
         self,
         context: &RequestContext,
         caller: &Caller,
         path: &'static str,
+        guarded: Option<Guarded>,
         call: &infer_sandbox::Request,
     ) -> Result<Response, ApiError> {
         let Forward { model, upstream, body, stream } = self;
@@ -89,10 +106,44 @@ impl Forward {
         let outgoing = Outgoing { path, accept, body };
         if stream {
             let unsent = context.registry.sandbox.memory().reservation();
-            return stream::begin(account, outgoing, call.deadline, memory, unsent).await;
+            return stream::begin(account, outgoing, call.deadline, guarded, memory, unsent).await;
         }
-        whole(account, &outgoing, call.deadline, memory).await
+        whole(account, &outgoing, call.deadline, guarded, memory).await
     }
+
+    /// Judges the input, and redacts it if the guard says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Guard::admit`], and 400 for input that the guard cannot judge.
+    pub(super) async fn admit(
+        &mut self,
+        guard: &Guard,
+        owner: &str,
+        call: &infer_sandbox::Request,
+    ) -> Result<Admission, ApiError> {
+        let mut input = Input::new(&self.body)?;
+        if self.stream && guard.judges_answers() && input.answers() != 1 {
+            let message = format!(
+                "`n` is {}, expected 1: the guard of this upstream judges one streamed answer",
+                input.answers()
+            );
+            return Err(ApiError::invalid("n", message));
+        }
+        let admission = guard.admit(|| input.turns(), owner, call).await?;
+        self.body = input.redacted().unwrap_or_else(|| self.body.clone());
+        Ok(admission)
+    }
+}
+
+/// The guard of an answer.
+pub(super) struct Guarded {
+    pub(super) guard: Arc<Guard>,
+    /// The one of the conversation.
+    pub(super) owner: Arc<str>,
+    /// Remarks on the input.
+    pub(super) remarks: Vec<Remark>,
+    pub(super) call: infer_sandbox::Request,
 }
 
 /// Forwards an answer that is not streamed.
@@ -100,6 +151,7 @@ async fn whole(
     mut account: Account,
     outgoing: &Outgoing,
     deadline: std::time::Instant,
+    guarded: Option<Guarded>,
     mut memory: Reservation,
 ) -> Result<Response, ApiError> {
     let mut answer = send(&mut account, outgoing, deadline).await?;
@@ -114,8 +166,14 @@ async fn whole(
     answer.succeed().await;
     account.count(&piece);
     account.end("ok");
+    let json = match guarded {
+        Some(Guarded { guard, owner, remarks, call }) => {
+            guarded::whole(&guard, piece, remarks, &owner, &call).await?
+        }
+        None => piece.into_json(),
+    };
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    let mut response = (status, headers, piece.into_json()).into_response();
+    let mut response = (status, headers, json).into_response();
     response.headers_mut().extend(id);
     Ok(response)
 }

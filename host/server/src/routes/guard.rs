@@ -10,7 +10,7 @@
 
 pub(super) mod answer;
 mod judge;
-mod turns;
+pub(super) mod turns;
 mod window;
 
 use std::collections::BTreeMap;
@@ -18,21 +18,23 @@ use std::sync::Arc;
 
 use infer_config::{BlockedInput, GuardConfig, OnFlag};
 use infer_control::registry::Registry;
-use infer_engine::Prompt;
 pub(super) use judge::Flag;
 use judge::Judge;
 use serde::Serialize;
 use tracing::info;
-use turns::Seen;
+use turns::{Seen, Turn};
 use utoipa::ToSchema;
 pub(super) use window::Piece;
 
 use crate::error::ApiError;
 
-/// The guards of all chat models, by the models' names.
-pub(super) struct Guards(BTreeMap<String, Arc<Guard>>);
+/// The guards of all chats.
+pub(super) struct Guards {
+    models: BTreeMap<String, Arc<Guard>>,
+    upstreams: BTreeMap<String, Arc<Guard>>,
+}
 
-/// The guard of a chat model.
+/// The guard of a chat model or of an upstream.
 pub(super) struct Guard {
     config: Arc<GuardConfig>,
     input: Option<Judge>,
@@ -67,36 +69,48 @@ impl Guards {
             let moderator = registry.components.get(name.as_ref()?)?.clone();
             Some(Judge { moderator, config: config.clone() })
         };
-        let guard = |name: &String| {
-            let config = Arc::new(registry.config.guards.of(name)?.clone());
+        let guard = |name: &String, config: Option<&GuardConfig>| {
+            let config = Arc::new(config?.clone());
             let (input, output) = (judge(&config.input, &config), judge(&config.output, &config));
             Some((name.clone(), Arc::new(Guard { config, input, output, seen: Seen::default() })))
         };
-        Guards(registry.models.keys().filter_map(guard).collect())
+        let guards = &registry.config.guards;
+        let (models, upstreams) = (registry.models.keys(), registry.config.upstreams.keys());
+        Guards {
+            models: models.filter_map(|name| guard(name, guards.of(name))).collect(),
+            upstreams: upstreams.filter_map(|name| guard(name, guards.of_upstream(name))).collect(),
+        }
     }
 
-    /// The guard of `model`.
+    /// The guard of the local `model`.
     pub(super) fn of(&self, model: &str) -> Option<&Arc<Guard>> {
-        self.0.get(model)
+        self.models.get(model)
+    }
+
+    /// The guard of the upstream `name`.
+    pub(super) fn of_upstream(&self, name: &str) -> Option<&Arc<Guard>> {
+        self.upstreams.get(name)
     }
 }
 
 impl Guard {
-    /// Judges the turns of `prompt` that were not judged before for `owner`. Redacts them, if the
+    /// Judges the `turns` of a request that were not judged before for `owner`. Redacts them, if the
     /// guard says so.
     ///
     /// # Errors
     ///
-    /// If a turn is blocked and the guard responds with an error, or if the moderator fails.
-    pub(super) async fn admit(
+    /// If a turn is blocked and the guard responds with an error, or if the moderator fails; those
+    /// of `turns`.
+    pub(super) async fn admit<'t>(
         &self,
-        prompt: &mut Prompt,
+        turns: impl FnOnce() -> Result<Vec<Turn<'t>>, ApiError>,
         owner: &str,
         request: &infer_sandbox::Request,
     ) -> Result<Admission, ApiError> {
         let Some(judge) = &self.input else { return Ok(Admission::Read(Vec::new())) };
         let mut remarks = Vec::new();
-        for (origin, text) in turns::texts(prompt, self.config.judges_system)? {
+        for turn in turns()?.into_iter().filter(|turn| self.config.judges_system || !turn.is_system()) {
+            let (origin, text) = (turn.origin(), turn.text);
             let digest = turns::digest(origin, text);
             if self.seen.contains(owner, &digest) {
                 continue;
@@ -123,6 +137,11 @@ impl Guard {
             remarks.push(remark);
         }
         Ok(Admission::Read(remarks))
+    }
+
+    /// True if answers are judged.
+    pub(super) fn judges_answers(&self) -> bool {
+        self.output.is_some()
     }
 
     /// The answer to a blocked request.

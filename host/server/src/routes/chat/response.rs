@@ -43,6 +43,12 @@ pub(super) enum End {
 
 impl Head {
     pub(super) fn new(form: Form, id: &str, model: &Model, logprobs: bool) -> Self {
+        let (hash, dummy) = (model.hash().to_owned(), model.is_dummy());
+        Head { hash, dummy, logprobs, ..Head::remote(form, id, model.name()) }
+    }
+
+    /// The members of an answer about the `model` of an upstream.
+    pub(super) fn remote(form: Form, id: &str, model: &str) -> Self {
         let prefix = match form {
             Form::Chat => "chatcmpl",
             Form::Completion => "cmpl",
@@ -52,10 +58,10 @@ impl Head {
             form,
             id: format!("{prefix}-{id}"),
             created,
-            model: model.name().to_owned(),
-            hash: model.hash().to_owned(),
-            dummy: model.is_dummy(),
-            logprobs,
+            model: model.to_owned(),
+            hash: String::new(),
+            dummy: false,
+            logprobs: false,
         }
     }
 

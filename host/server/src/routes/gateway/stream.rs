@@ -1,21 +1,27 @@
 //! A streamed answer of an upstream, event by event.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use axum::response::Response;
 use infer_sandbox::Reservation;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 use tracing::{Instrument as _, Span};
 
+use super::Guarded;
 use super::account::Account;
+use super::guarded::{self, Template};
 use super::piece::Piece;
 use super::sending::{request_id, send};
 use crate::abort::Abort;
 use crate::error::ApiError;
 use crate::limits::MAX_STREAM_CHOICES;
 use crate::routes::events::{self, Queue};
+use crate::routes::guard::answer::Sent;
+use crate::routes::guard::{self, Remark};
 use crate::upstream::{Answer, Cause, EventReader, Outgoing};
 
 /// Data of the event after which there is none.
@@ -32,6 +38,7 @@ pub(super) async fn begin(
     mut account: Account,
     outgoing: Outgoing,
     deadline: Instant,
+    guarded: Option<Guarded>,
     mut memory: Reservation,
     unsent: Reservation,
 ) -> Result<Response, ApiError> {
@@ -47,13 +54,26 @@ pub(super) async fn begin(
         }
         let reader = EventReader::new(account.upstream.config.max_event_bytes);
         let mut pieces = Pieces { answer, reader, memory, held: 0, deadline, ending: Ending::default() };
-        match forward(&mut pieces, &mut account, &queue, started).await {
-            Ok(()) => {
+        let forwarded = match guarded {
+            None => forward(&mut pieces, &mut account, &queue, started).await.map_err(Stop::Failed),
+            Some(guarded) => judge(&mut pieces, &mut account, &queue, started, guarded).await,
+        };
+        match forwarded {
+            Ok(true) => {
                 account.end("ok");
                 pieces.answer.succeed().await;
                 Ok(())
             }
-            Err(cause) => {
+            // Dropping the answer cancels the rest of it.
+            Ok(false) | Err(Stop::Flagged(_)) => {
+                account.end("filtered");
+                Ok(())
+            }
+            Err(Stop::Guard(error)) => {
+                account.end("unjudged");
+                Err(error)
+            }
+            Err(Stop::Failed(cause)) => {
                 pieces.answer.fail(&cause);
                 Err(account.failed(&cause))
             }
@@ -66,13 +86,13 @@ pub(super) async fn begin(
     Ok(response)
 }
 
-/// Forwards the pieces of a stream as they arrive.
+/// Forwards the pieces of a stream as they arrive. Returns true.
 async fn forward(
     pieces: &mut Pieces,
     account: &mut Account,
     queue: &Queue,
     started: oneshot::Sender<()>,
-) -> Result<(), Cause> {
+) -> Result<bool, Cause> {
     let mut started = Some(started);
     while let Some(piece) = pieces.next(queue).await? {
         account.count(&piece);
@@ -82,7 +102,107 @@ async fn forward(
         }
     }
     queue.done();
-    Ok(())
+    Ok(true)
+}
+
+/// Reason that a stream ends before its end.
+enum Stop {
+    Failed(Cause),
+    Guard(ApiError),
+    Flagged(Remark),
+}
+
+/// Forwards the pieces of a stream as its guard releases them. Returns false if a flag ended it.
+async fn judge(
+    pieces: &mut Pieces,
+    account: &mut Account,
+    queue: &Queue,
+    started: oneshot::Sender<()>,
+    Guarded { guard, owner, mut remarks, call }: Guarded,
+) -> Result<bool, Stop> {
+    // Bounded by `max_response_bytes`, and read as fast as the guard judges.
+    let (sender, mut arrived) = unbounded_channel();
+    // Events that end the answer, without text of their own.
+    let mut ending = Vec::new();
+    let form = OnceLock::new();
+    let reading = async {
+        let sender = sender;
+        let mut has_text = false;
+        while let Some(piece) = pieces.next(queue).await.map_err(Stop::Failed)? {
+            account.count(&piece);
+            form.get_or_init(|| Template::new(piece.json()));
+            let text = guarded::text(&piece.choices);
+            let is_last = piece.choices.iter().any(|choice| choice.is_finished);
+            let json = match (text.is_empty(), is_last) {
+                (true, _) if has_text || is_last => {
+                    ending.push(piece.into_json());
+                    continue;
+                }
+                (false, true) => {
+                    let [json, end] = guarded::split(piece.json());
+                    ending.push(end);
+                    json
+                }
+                _ => piece.into_json(),
+            };
+            has_text |= !text.is_empty();
+            let _ = sender.send((text, json));
+        }
+        Ok(())
+    };
+    let template = || form.get().cloned().unwrap_or_default();
+    let read =
+        |(text, json): (String, String)| guard::Piece { tokens: guarded::tokens(&text), text, extra: json };
+    let mut started = Some(started);
+    let mut begin = || started.take().map(|started| started.send(()));
+    let send = |sent: Sent<String>| {
+        let pushed = match sent {
+            Sent::Piece(piece) => queue.push_json(&piece.extra),
+            Sent::Redaction(remark) => {
+                remarks.push(remark);
+                queue.push(&template().text(guard.redaction(), false))
+            }
+            Sent::Annotation(remark) => {
+                let pushed = queue.push(&template().remarks(None, std::slice::from_ref(&remark)));
+                remarks.push(remark);
+                pushed
+            }
+        };
+        begin();
+        pushed.map_err(|_| ApiError::busy())
+    };
+    let passing = async {
+        match guard.pass(&mut arrived, read, send, &owner, &call).await {
+            Ok(None) => Ok(()),
+            Ok(Some(remark)) => Err(Stop::Flagged(remark)),
+            Err(error) => Err(Stop::Guard(error)),
+        }
+    };
+    let is_complete = match tokio::try_join!(reading, passing) {
+        Ok(_) => {
+            for json in ending {
+                queue.push_json(&json).map_err(|_| Stop::Failed(Cause::Memory))?;
+            }
+            if !remarks.is_empty() {
+                queue.end(&template().remarks(None, &remarks));
+            }
+            true
+        }
+        Err(Stop::Flagged(remark)) => {
+            remarks.push(remark);
+            if guard.refuses() {
+                queue.end(&template().text(guard.refusal(), true));
+            }
+            queue.end(&template().remarks(Some("content_filter"), &remarks));
+            false
+        }
+        Err(stop) => return Err(stop),
+    };
+    if let Some(started) = started.take() {
+        let _ = started.send(());
+    }
+    queue.done();
+    Ok(is_complete)
 }
 
 /// The pieces of a streamed answer.

@@ -73,6 +73,7 @@ impl Guard {
         let mut judging: Option<Judging<'_>> = None;
         let (mut is_open, mut is_redacted, mut is_clean) = (true, false, true);
         let mut answer = String::new();
+        let mut noted: Option<Remark> = None;
         loop {
             if judging.is_none() {
                 match held.step() {
@@ -107,6 +108,7 @@ impl Guard {
                 },
                 (flag, window) = Judging::end(&mut judging), if judging.is_some() => {
                     let Some(flag) = flag? else {
+                        noted = None;
                         let released = held.release(&window);
                         is_redacted &= released.is_empty();
                         outbox.pieces.extend(released);
@@ -127,7 +129,11 @@ impl Guard {
                         }
                         OnFlag::Annotate => {
                             held.release(&window);
-                            (outbox.send)(Sent::Annotation(remark))?;
+                            // Overlapping windows have one remark.
+                            if noted.as_ref() != Some(&remark) {
+                                (outbox.send)(Sent::Annotation(remark.clone()))?;
+                            }
+                            noted = Some(remark);
                         }
                     }
                 }

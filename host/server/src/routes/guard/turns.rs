@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-use infer_engine::Prompt;
+use infer_engine::{Message, Prompt};
 use sha2::{Digest as _, Sha256};
 
 use super::judge::Origin;
@@ -41,27 +41,46 @@ impl Seen {
     }
 }
 
-/// Returns the texts of `prompt` that the model is going to read and that may come from strangers:
-/// all turns, but the system's only with `with_system`. An assistant's turn is part of them because
-/// the client sends it.
+/// A text that a model is going to read.
+pub(crate) struct Turn<'t> {
+    pub(crate) role: &'t str,
+    pub(crate) text: &'t mut String,
+}
+
+impl Turn<'_> {
+    /// True for the application's own instructions. An assistant's turn may come from a stranger,
+    /// because the client sends it.
+    pub(super) fn is_system(&self) -> bool {
+        matches!(self.role, "system" | "developer")
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        if matches!(self.role, "tool" | "function") { Origin::Tool } else { Origin::Turn }
+    }
+}
+
+/// Returns the turns of `prompt`.
 ///
 /// # Errors
 ///
 /// 400 for a prompt of token ids, whose text is unknown here.
-pub(super) fn texts(prompt: &mut Prompt, with_system: bool) -> Result<Vec<(Origin, &mut String)>, ApiError> {
+pub(crate) fn of_prompt(prompt: &mut Prompt) -> Result<Vec<Turn<'_>>, ApiError> {
     match prompt {
-        Prompt::Text(text) => Ok(vec![(Origin::Turn, text)]),
+        Prompt::Text(text) => Ok(vec![Turn { role: "user", text }]),
         Prompt::Messages(messages) => {
-            let judged = messages.iter_mut().filter(|message| with_system || message.role != "system");
-            let origin = |role: &str| if role == "tool" { Origin::Tool } else { Origin::Turn };
-            Ok(judged.map(|message| (origin(&message.role), &mut message.content)).collect())
+            Ok(messages.iter_mut().map(|Message { role, content }| Turn { role, text: content }).collect())
         }
         // No request has questions of a guard model.
-        Prompt::Tokens(_) | Prompt::Question { .. } => Err(ApiError::invalid(
-            "prompt",
-            "`prompt` is an array of token ids, which the guard of this model cannot judge; expected a string",
-        )),
+        Prompt::Tokens(_) | Prompt::Question { .. } => Err(unreadable_prompt()),
     }
+}
+
+/// 400: a prompt of token ids.
+pub(crate) fn unreadable_prompt() -> ApiError {
+    ApiError::invalid(
+        "prompt",
+        "`prompt` is an array of token ids, which the guard of this model cannot judge; expected a string",
+    )
 }
 
 /// The hash of a turn: its text is judged differently by its origin.
@@ -71,24 +90,18 @@ pub(super) fn digest(origin: Origin, text: &str) -> Digest {
 
 #[cfg(test)]
 mod tests {
-    use infer_engine::Message;
-
     use super::*;
 
     #[test]
-    fn only_turns_of_strangers_are_judged() {
+    fn roles_tell_the_origin_of_turns() {
         let message = |role: &str| Message { role: role.to_owned(), content: role.to_owned() };
-        let messages = || Prompt::Messages(["system", "user", "assistant", "tool"].map(message).to_vec());
-        let judged = |with_system| {
-            let mut prompt = messages();
-            let texts = texts(&mut prompt, with_system).unwrap();
-            texts.into_iter().map(|(origin, text)| (origin, text.clone())).collect::<Vec<_>>()
-        };
-        let turn = |role: &str| (Origin::Turn, role.to_owned());
-        let rest = [turn("user"), turn("assistant"), (Origin::Tool, "tool".to_owned())];
-        assert_eq!(judged(false), rest);
-        assert_eq!(judged(true), [&[turn("system")], &rest[..]].concat());
-        assert!(texts(&mut Prompt::Tokens(vec![1]), false).unwrap_err().to_string().contains("token ids"));
+        let mut prompt = Prompt::Messages(["system", "user", "assistant", "tool"].map(message).to_vec());
+        let turns = of_prompt(&mut prompt).unwrap();
+        let facts: Vec<_> = turns.iter().map(|turn| (turn.is_system(), turn.origin())).collect();
+        let [system, tool] = [(true, Origin::Turn), (false, Origin::Tool)];
+        assert_eq!(facts, [system, (false, Origin::Turn), (false, Origin::Turn), tool]);
+        let Err(error) = of_prompt(&mut Prompt::Tokens(vec![1])) else { panic!("token ids are judged") };
+        assert!(error.to_string().contains("token ids"), "{error}");
     }
 
     #[test]
