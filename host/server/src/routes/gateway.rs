@@ -23,6 +23,7 @@ use account::Account;
 use axum::body::Bytes;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
+pub(super) use guarded::Guarded;
 use infer_sandbox::Reservation;
 use input::Input;
 use piece::Piece;
@@ -30,7 +31,7 @@ use request::Members;
 use sending::{request_id, send};
 
 use super::context::{Caller, RequestContext};
-use super::guard::{Admission, Guard, Remark};
+use super::guard::{Admission, Guard};
 use crate::error::ApiError;
 use crate::upstream::{Answer, Cause, Outgoing, Upstream};
 
@@ -134,16 +135,6 @@ impl Forward {
         self.body = input.redacted().unwrap_or_else(|| self.body.clone());
         Ok(admission)
     }
-}
-
-/// The guard of an answer.
-pub(super) struct Guarded {
-    pub(super) guard: Arc<Guard>,
-    /// The one of the conversation.
-    pub(super) owner: Arc<str>,
-    /// Remarks on the input.
-    pub(super) remarks: Vec<Remark>,
-    pub(super) call: infer_sandbox::Request,
 }
 
 /// Forwards an answer that is not streamed.

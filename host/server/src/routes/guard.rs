@@ -94,8 +94,8 @@ impl Guards {
 }
 
 impl Guard {
-    /// Judges the `turns` of a request that were not judged before for `owner`. Redacts them, if the
-    /// guard says so.
+    /// Judges the `turns` of a request that were not judged before for `owner`. Redacts them, if
+    /// the guard says so.
     ///
     /// # Errors
     ///

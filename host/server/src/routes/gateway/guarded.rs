@@ -1,6 +1,8 @@
 //! Answers of an upstream under a guard. Their texts are judged as those of local models; a token
 //! stands for at most [`TOKEN_BYTES`] bytes, because the upstream's tokens are unknown.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -11,6 +13,16 @@ use crate::routes::guard::{Guard, Piece, Remark};
 
 /// Bytes of a token.
 const TOKEN_BYTES: usize = 4;
+
+/// The guard of an answer.
+pub(crate) struct Guarded {
+    pub(crate) guard: Arc<Guard>,
+    /// The one of the conversation.
+    pub(crate) owner: Arc<str>,
+    /// Remarks on the input.
+    pub(crate) remarks: Vec<Remark>,
+    pub(crate) call: infer_sandbox::Request,
+}
 
 /// Tokens of a text.
 pub(super) fn tokens(text: &str) -> usize {

@@ -11,9 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 use tracing::{Instrument as _, Span};
 
-use super::Guarded;
 use super::account::Account;
-use super::guarded::{self, Template};
+use super::guarded::{self, Guarded, Template};
 use super::piece::Piece;
 use super::sending::{request_id, send};
 use crate::abort::Abort;

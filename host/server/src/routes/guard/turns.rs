@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_tell_the_origin_of_turns() {
+    fn roles_have_an_origin() {
         let message = |role: &str| Message { role: role.to_owned(), content: role.to_owned() };
         let mut prompt = Prompt::Messages(["system", "user", "assistant", "tool"].map(message).to_vec());
         let turns = of_prompt(&mut prompt).unwrap();
