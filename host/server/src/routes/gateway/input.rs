@@ -192,7 +192,7 @@ mod tests {
         let found: Vec<_> = turns.iter().map(|turn| (turn.role, turn.text.as_str())).collect();
         assert_eq!(
             found,
-            [("system", "s"), ("user", "ab"), ("assistant", "\n{\"x\":1}find"), ("tool", "result")]
+            [("system", "s"), ("user", "ab"), ("assistant", "\nfind{\"x\":1}"), ("tool", "result")]
         );
         assert!(input.redacted().is_none());
         let mut prompts = read(&json!({ "prompt": ["a", "b"] }));
