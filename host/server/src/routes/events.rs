@@ -137,7 +137,7 @@ impl Queue {
         let _ = self.sender.send(write(event));
     }
 
-    /// Adds the event after which there is none.
+    /// Adds the last event, `[DONE]`.
     pub(super) fn done(&self) {
         let _ = self.sender.send(Bytes::from_static(b"data: [DONE]\n\n"));
     }

@@ -31,7 +31,7 @@ impl Budget {
         *tokens = (*tokens + self.share).min(f64::from(MAX_RETRY_TOKENS));
     }
 
-    /// Takes a token for a retry. False if there is none.
+    /// Takes a token for a retry. Returns false if the bucket is empty.
     pub(super) fn withdraw(&self) -> bool {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         // Ten shares of a tenth are slightly less than one.

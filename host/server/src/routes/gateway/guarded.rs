@@ -96,7 +96,7 @@ async fn judge(
     let (sender, mut parts) = unbounded_channel();
     let mut rest = text;
     while !rest.is_empty() {
-        // A character may be longer than a token.
+        // No character is longer than a token.
         let end = rest.floor_char_boundary(TOKEN_BYTES);
         let (part, after) = rest.split_at(end);
         let _ = sender.send(part.to_owned());

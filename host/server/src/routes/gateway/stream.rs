@@ -23,7 +23,7 @@ use crate::routes::guard::answer::Sent;
 use crate::routes::guard::{self, Remark};
 use crate::upstream::{Answer, Cause, EventReader, Outgoing};
 
-/// Data of the event after which there is none.
+/// Data of the last event of a stream.
 const DONE: &[u8] = b"[DONE]";
 
 /// Sends the request, and begins to answer with the upstream's events. `memory` belongs to the
@@ -54,7 +54,10 @@ pub(super) async fn begin(
         let reader = EventReader::new(account.upstream.config.max_event_bytes);
         let mut pieces = Pieces { answer, reader, memory, held: 0, deadline, ending: Ending::default() };
         let forwarded = match guarded {
-            None => forward(&mut pieces, &mut account, &queue, started).await.map_err(Stop::Failed),
+            None => {
+                let forwarded = forward(&mut pieces, &mut account, &queue, started).await;
+                forwarded.map(|()| true).map_err(Stop::Failed)
+            }
             Some(guarded) => judge(&mut pieces, &mut account, &queue, started, guarded).await,
         };
         match forwarded {
@@ -85,13 +88,13 @@ pub(super) async fn begin(
     Ok(response)
 }
 
-/// Forwards the pieces of a stream as they arrive. Returns true.
+/// Forwards the pieces of a stream as they arrive.
 async fn forward(
     pieces: &mut Pieces,
     account: &mut Account,
     queue: &Queue,
     started: oneshot::Sender<()>,
-) -> Result<bool, Cause> {
+) -> Result<(), Cause> {
     let mut started = Some(started);
     while let Some(piece) = pieces.next(queue).await? {
         account.count(&piece);
@@ -101,7 +104,7 @@ async fn forward(
         }
     }
     queue.done();
-    Ok(true)
+    Ok(())
 }
 
 /// Reason that a stream ends before its end.
